@@ -1,0 +1,91 @@
+"""Which implementation of an op runs: ``reference``, ``cpu`` or ``triton``.
+
+``"auto"`` takes the fast one for the device where the tensor lies and the reference where there is
+none. A backend that was asked for by name runs or raises.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from tristate.kernels.registry import nearest
+
+NAMES = ("reference", "cpu", "triton")
+
+_forced: str | None = None
+
+
+@cache
+def cpu_is_fast() -> bool:
+    """Whether this processor has the fused multiply-add vectors that the CPU kernels are made of."""
+    # On plain x86-64 every fma becomes a library call, slower than the reference.
+    return torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+
+
+@cache
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that this machine can run."""
+    names = ["reference"]
+    if cpu_is_fast():
+        names.append("cpu")
+    if torch.cuda.is_available() or torch.xpu.is_available():
+        names.append("triton")
+    return tuple(names)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op with ``backend="auto"`` inside the block by the backend ``name``.
+
+    Raises:
+        ValueError: this machine can't run it.
+    """
+    global _forced
+    if name not in available_backends():
+        raise ValueError(f"no backend {name!r} here; {nearest(name, available_backends())}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose(op: str, tensor: Tensor, requested: str, offered: Sequence[str]) -> str:
+    """The backend that runs ``op`` on ``tensor``.
+
+    Args:
+        op: name of the op, for errors.
+        tensor: the main input; its device and dtype decide.
+        requested: ``"auto"`` or a name.
+        offered: backends that implement the op for these arguments.
+
+    Raises:
+        ValueError: the requested one is unknown, does not implement the op for these arguments, or
+            can't run on the tensor's device.
+    """
+    name = requested if requested != "auto" else _forced
+    if name is None:
+        name = "cpu" if tensor.device.type == "cpu" else "triton"
+        # Double precision is asked for where exactness matters: only the reference keeps it.
+        runs = name in offered and name in available_backends() and tensor.dtype != torch.float64
+        return name if runs else "reference"
+    if name not in NAMES:
+        raise ValueError(f"unknown backend {name!r}; {nearest(name, ('auto', *NAMES))}")
+    if name not in offered:
+        raise ValueError(
+            f"{op} has no {name} backend for these arguments; choose from {', '.join(offered)}"
+        )
+    if name not in available_backends():
+        raise ValueError(
+            f"the {name} backend can't run on this machine; here: {', '.join(available_backends())}"
+        )
+    if name == "cpu" and tensor.device.type != "cpu":
+        raise ValueError(f"{op}: the cpu backend takes CPU tensors, got one on {tensor.device}")
+    if name == "triton" and tensor.device.type == "cpu":
+        raise ValueError(f"{op}: the triton backend takes GPU tensors, got one on the CPU")
+    if name == "cpu" and tensor.dtype == torch.float64:
+        raise ValueError(f"{op}: the cpu backend computes in float32, got float64: use reference")
+    return name
