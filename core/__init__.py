@@ -1,0 +1,1 @@
+"""What the domains share: mixers, blocks, stacks, norms, training, checkpoints."""

@@ -1,0 +1,72 @@
+"""What every sequence mixer is: a map of (B, L, D) to itself, with a state where it is causal."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+def detach_state(state: Any) -> Any:
+    """The same state, cut from the graph: for truncated back-propagation through time."""
+    return type(state)(*(part.detach() for part in state))
+
+
+class Mixer(nn.Module):
+    """Maps ``(B, L, d_model)`` to ``(B, L, d_model)``; a causal one hands on a state.
+
+    A state is a small ``NamedTuple`` of tensors, batch first, each at least float32.
+
+    A subclass declares what it is, and the laws in ``tests/core/test_mixers.py`` follow:
+
+    Attributes:
+        d_model: width of input and output.
+        causal: position ``t`` sees no later one, and a state can be handed on; False: two-sided or
+            backwards, and there is none.
+        packs: honours ``seq_idx``: several sequences in one row don't see each other.
+        memory: what a state costs: ``"constant"``, a ``"window"``, the whole ``"history"``, or
+            ``"none"`` where there is no state.
+    """
+
+    d_model: int
+    causal: bool = True
+    packs: bool = False
+    memory: Literal["constant", "window", "history", "none"] = "constant"
+
+    def forward(self, x: Tensor, *, seq_idx: Tensor | None = None) -> Tensor:
+        """Mix ``x (B, L, d_model)``.
+
+        Args:
+            x: input, ``(B, L, d_model)``.
+            seq_idx: which sequence each position belongs to, ``(B, L)`` int32; the state resets
+                where it changes, and a negative one marks padding (output 0, state unchanged).
+        """
+        return self.forward_state(x, seq_idx=seq_idx)[0]
+
+    def forward_state(
+        self, x: Tensor, state: Any | None = None, *, seq_idx: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Mix ``x`` from ``state`` on, and return the state after the last real position too.
+
+        Raises:
+            TypeError: the mixer is not causal, so it has no state.
+        """
+        raise TypeError(f"{type(self).__name__} is not causal: it has no state to hand on")
+
+    def init_state(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        """The state before the first position; at least float32 whatever ``dtype``."""
+        raise TypeError(f"{type(self).__name__} is not causal: it has no state to hand on")
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix one position, ``(B, d_model)``, and hand the state on."""
+        y, state = self.forward_state(x[:, None], state)
+        return y[:, 0], state
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32 where it is stored in half precision, unchanged otherwise."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

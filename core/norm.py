@@ -1,0 +1,64 @@
+"""Norms that add the residual first: one pass over the stream at each block's entrance."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tristate.kernels.norm import add_norm
+
+
+class AddNorm(nn.Module):
+    """``residual = residual + x``, then ``norm(residual)``; the base of the two norms.
+
+    Args:
+        d_model: width.
+        eps: added to the variance.
+        residual_in_fp32: keep the residual stream in float32 while the model runs in half
+            precision.
+    """
+
+    rms: ClassVar[bool]
+
+    def __init__(self, d_model: int, *, eps: float = 1e-5, residual_in_fp32: bool = False) -> None:
+        super().__init__()
+        self.eps = eps
+        self.residual_in_fp32 = residual_in_fp32
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.register_parameter("bias", None if self.rms else nn.Parameter(torch.zeros(d_model)))
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Add and normalise.
+
+        Args:
+            x: what the last block gave, ``(B, L, d_model)``.
+            residual: the stream so far, or None at the start.
+
+        Returns:
+            The normalised sum in the dtype of ``x``, and the sum itself.
+        """
+        return add_norm(
+            x,
+            self.weight,
+            self.bias,
+            residual,
+            rms=self.rms,
+            eps=self.eps,
+            residual_in_fp32=self.residual_in_fp32,
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class RMSNorm(AddNorm):
+    """Root-mean-square norm: no mean is taken off, no bias (Zhang & Sennrich 2019, 1910.07467)."""
+
+    rms = True
+
+
+class LayerNorm(AddNorm):
+    """Layer norm with weight and bias (Ba et al. 2016, https://arxiv.org/abs/1607.06450)."""
+
+    rms = False

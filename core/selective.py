@@ -1,0 +1,131 @@
+"""One selective branch: convolution, input-dependent step and matrices, scan, gate."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tristate.core.conv import CausalConv1d
+from tristate.core.mixer import at_least_float32
+from tristate.kernels.selective import selective_scan
+
+
+class SelectiveState(NamedTuple):
+    """What a selective branch remembers: a few inputs and the scan's state."""
+
+    conv: Tensor  # (B, d_inner, d_conv - 1)
+    scan: Tensor  # (B, d_inner, d_state)
+
+
+class SelectiveBranch(nn.Module):
+    """The selective state-space model (S6) between a mixer's projections.
+
+    ``u = silu(conv(x))``; ``dt``, ``B`` and ``C`` are linear in ``u``;
+    ``h[t] = exp(dt A) h[t-1] + dt B u``; ``y = (C h + D u) silu(z)``, with a diagonal
+    ``A = -exp(A_log)`` per channel and ``dt = softplus(dt_proj(...))``.
+
+    Args:
+        d_inner: channels.
+        d_state: states per channel.
+        d_conv: taps of the convolution.
+        dt_rank: width through which the step sizes are projected.
+        conv_bias: bias in the convolution.
+        dt_min: least initial step size.
+        dt_max: largest initial step size.
+        dt_floor: initial step sizes are not drawn below this.
+        reverse: read time backwards; nothing is flipped in memory.
+
+    Source: Gu & Dao 2023, https://arxiv.org/abs/2312.00752, algorithm 2; initial values after
+    https://github.com/state-spaces/mamba.
+    """
+
+    def __init__(
+        self,
+        d_inner: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        dt_rank: int,
+        conv_bias: bool = True,
+        dt_min: float = 1e-3,
+        dt_max: float = 0.1,
+        dt_floor: float = 1e-4,
+        reverse: bool = False,
+    ) -> None:
+        super().__init__()
+        self.d_inner, self.d_state, self.d_conv, self.dt_rank = d_inner, d_state, d_conv, dt_rank
+        self.dt_range = (dt_min, dt_max, dt_floor)
+        self.reverse = reverse
+        self.conv = CausalConv1d(d_inner, d_conv, bias=conv_bias, reverse=reverse)
+        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
+        self.D = nn.Parameter(torch.ones(d_inner))
+        # Decay would pull the time constants towards one value: these are left alone.
+        self.A_log._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
+        self.D._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """``A = -(1, ..., d_state)`` in each channel; step sizes log-uniform in their range."""
+        self.A_log.copy_(torch.arange(1, self.d_state + 1).float().log().expand_as(self.A_log))
+        nn.init.ones_(self.D)
+        nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
+        low, high, floor = self.dt_range
+        dt = torch.empty(self.d_inner).uniform_(math.log(low), math.log(high)).exp().clamp(floor)
+        # The inverse of softplus, so that softplus(bias) is the step size that was drawn.
+        self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+    def forward(
+        self,
+        x: Tensor,
+        z: Tensor | None = None,
+        state: SelectiveState | None = None,
+        *,
+        seq_idx: Tensor | None = None,
+    ) -> tuple[Tensor, SelectiveState]:
+        """Scan ``x (B, L, d_inner)``, gated by ``z`` of the same shape.
+
+        Returns:
+            ``(B, L, d_inner)`` and the state after the last position read.
+        """
+        conv_state, scan_state = state if state is not None else (None, None)
+        u, conv_state = self.conv(x, conv_state, seq_idx=seq_idx)
+        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        # The bias enters inside the scan, where softplus is: the sum stays in float32.
+        dt = F.linear(dt, self.dt_proj.weight)
+        y, scan_state = selective_scan(
+            u.transpose(1, 2),
+            dt.transpose(1, 2),
+            -torch.exp(at_least_float32(self.A_log)),
+            B.transpose(1, 2),
+            C.transpose(1, 2),
+            at_least_float32(self.D),
+            z=z.transpose(1, 2) if z is not None else None,
+            delta_bias=at_least_float32(self.dt_proj.bias),
+            delta_softplus=True,
+            return_last_state=True,
+            initial_state=scan_state,
+            seq_idx=seq_idx,
+            reverse=self.reverse,
+        )
+        return y.transpose(1, 2), SelectiveState(conv_state, scan_state)
+
+    def init_state(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> SelectiveState:
+        """Zeros; the scan's state in float32 at least."""
+        device = device or self.D.device
+        dtype = dtype or self.D.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        return SelectiveState(
+            torch.zeros(batch_size, self.d_inner, self.d_conv - 1, device=device, dtype=wide),
+            torch.zeros(batch_size, self.d_inner, self.d_state, device=device, dtype=wide),
+        )
