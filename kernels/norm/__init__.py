@@ -1,0 +1,106 @@
+"""Normalisations fused with what stands beside them: the residual sum, or the gate."""
+
+import torch
+from torch import Tensor
+
+from tristate.kernels.backend import choose
+from tristate.kernels.norm import reference
+
+__all__ = ["add_norm", "gated_rms_norm"]
+
+
+def add_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    *,
+    rms: bool = True,
+    eps: float = 1e-5,
+    residual_in_fp32: bool = False,
+    prenorm: bool = True,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``residual_out = x + residual`` and ``out = norm(residual_out) * weight + bias``.
+
+    Args:
+        x: input, ``(..., D)``.
+        weight: ``(D,)``.
+        bias: ``(D,)``.
+        residual: what is added before the norm, of the shape of ``x``; nothing when absent.
+        rms: divide by the root of the mean square; else LayerNorm, which also takes the mean away.
+        eps: added to the mean square (to the variance).
+        residual_in_fp32: ``residual_out`` is at least float32; else it is of the wider dtype of
+            ``x`` and ``residual``.
+        prenorm: also return ``residual_out``, which the next block adds to its output.
+        backend: ``"auto"``, or one of :func:`tristate.kernels.backend.available_backends`.
+
+    Returns:
+        ``out`` in the dtype of ``x``; with ``prenorm`` also ``residual_out`` (``x`` itself where
+        nothing was added and the dtype is the same).
+
+    Raises:
+        ValueError: the shapes disagree, or the backend can't run this.
+
+    Source: ``layer_norm_fn`` of https://github.com/state-spaces/mamba; RMS norm: Zhang & Sennrich
+    2019, https://arxiv.org/abs/1910.07467.
+    """
+    _check_channels(x, weight=weight, bias=bias)
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(
+            f"residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
+        )
+    dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    if residual_in_fp32:
+        dtype = torch.promote_types(dtype, torch.float32)
+    choose("add_norm", x, backend, ("reference",))
+    out, total = reference.add_norm(x, weight, bias, residual, rms, eps, dtype)
+    return (out, total) if prenorm else out
+
+
+def gated_rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    z: Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+    backend: str = "auto",
+) -> Tensor:
+    """RMS norm with a SiLU gate: ``norm(x) * weight * silu(z)``, or ``norm(x * silu(z)) * weight``.
+
+    Args:
+        x: input, ``(..., D)``.
+        weight: ``(D,)``.
+        z: gate, of the shape of ``x``; no gate when absent.
+        eps: added to the mean square.
+        group_size: channels that share one mean square, contiguous; all ``D`` when absent.
+        norm_before_gate: gate the normalised value; else normalise the gated value.
+        backend: ``"auto"``, or one of :func:`tristate.kernels.backend.available_backends`.
+
+    Returns:
+        The output, of the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: the shapes disagree, ``group_size`` doesn't divide ``D``, or the backend can't
+            run this.
+
+    Source: ``rmsnorm_fn`` in ``layernorm_gated.py`` of https://github.com/state-spaces/mamba.
+    """
+    _check_channels(x, weight=weight)
+    if z is not None and z.shape != x.shape:
+        raise ValueError(f"z must have the shape of x, {tuple(x.shape)}, got {tuple(z.shape)}")
+    group_size = group_size or x.shape[-1]
+    if group_size < 1 or x.shape[-1] % group_size:
+        raise ValueError(f"group_size must divide D = {x.shape[-1]}, got {group_size}")
+    choose("gated_rms_norm", x, backend, ("reference",))
+    return reference.gated_rms_norm(x, weight, z, eps, group_size, norm_before_gate)
+
+
+def _check_channels(x: Tensor, **vectors: Tensor | None) -> None:
+    if x.dim() < 1 or not torch.is_floating_point(x):
+        raise ValueError(f"x must be (..., D), floating point, got {tuple(x.shape)} {x.dtype}")
+    for name, vector in vectors.items():
+        if vector is not None and vector.shape != x.shape[-1:]:
+            raise ValueError(f"{name} must be {tuple(x.shape[-1:])}, got {tuple(vector.shape)}")
