@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+
 def detach_state(state: Any) -> Any:
     """The same state, cut from the graph: for truncated back-propagation through time."""
     return type(state)(*(part.detach() for part in state))

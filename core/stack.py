@@ -31,7 +31,7 @@ class Stack(nn.Module):
         """Yield ``(hidden, residual)`` after each of the first ``n_blocks`` blocks."""
         hidden, residual = x, None
         for block in self.blocks[:n_blocks]:
-            if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            if self.grad_checkpointing and torch.is_grad_enabled():
                 hidden, residual = checkpoint(
                     block, hidden, residual, seq_idx=seq_idx, use_reentrant=False
                 )

@@ -20,7 +20,7 @@ _forced: str | None = None
 
 @cache
 def cpu_is_fast() -> bool:
-    """Whether this processor has the fused multiply-add vectors that the CPU kernels are made of."""
+    """Whether this processor has the fused multiply-add vectors that the kernels are made of."""
     # On plain x86-64 every fma becomes a library call, slower than the reference.
     return torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 

@@ -1,0 +1,1 @@
+"""Image data: packaged sets, folders, and what is done to them on the way."""

@@ -1,0 +1,1 @@
+"""What vision models are trained to do."""

@@ -1,0 +1,124 @@
+"""timm's surface over a stack: what every backbone offers, in every domain."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tristate.core.stack import Stack
+from tristate.kernels.registry import nearest
+
+POOLS = ("avg", "max", "last", "")
+
+
+class Backbone(nn.Module):
+    """Embeds an input, runs a stack over the tokens, pools and classifies.
+
+    A subclass implements :meth:`embed`, and :meth:`pool` for what is not in ``POOLS``. TorchScript
+    scripting is not supported: scans are custom ops, which ``torch.export`` and ``torch.compile``
+    take.
+
+    Args:
+        stack: the blocks and their last norm.
+        d_model: width of the tokens.
+        num_classes: outputs of the head; 0 for none: the pooled features come out.
+        global_pool: one of ``pools``; ``""`` hands out all tokens.
+        drop_rate: dropout in front of the head.
+        pools: the ways of pooling that :meth:`pool` knows.
+
+    Raises:
+        ValueError: ``global_pool`` is none of ``pools``.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        d_model: int,
+        *,
+        num_classes: int,
+        global_pool: str,
+        drop_rate: float,
+        pools: tuple[str, ...] = POOLS,
+    ) -> None:
+        super().__init__()
+        self.pools = pools
+        self.num_features = self.head_hidden_size = self.embed_dim = d_model
+        self.stack = stack
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes, global_pool)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, L, d_model)`` of an input."""
+        raise NotImplementedError
+
+    def pool(self, x: Tensor) -> Tensor:
+        """One vector ``(B, d_model)`` from ``(B, L, d_model)``, as ``global_pool`` says."""
+        match self.global_pool:
+            case "avg":
+                return x.mean(1)
+            case "max":
+                return x.amax(1)
+            case "last":
+                return x[:, -1]
+            case _:
+                return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """All tokens after the last norm, ``(B, L, d_model)``."""
+        return self.stack(self.embed(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits ``(B, num_classes)`` of tokens; the pooled features for ``pre_logits``."""
+        x = self.head_drop(self.pool(x))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)``."""
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer, or an identity where there are no classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put in a fresh head for ``num_classes`` (0: none), and pool differently if asked."""
+        if global_pool is not None:
+            if global_pool not in self.pools:
+                raise ValueError(
+                    f"{type(self).__name__} can't pool by {global_pool!r}; "
+                    f"{nearest(global_pool, map(repr, self.pools))}"
+                )
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        like = next(self.stack.parameters())
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head.to(device=like.device, dtype=like.dtype)
+        if num_classes:
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping what it computed."""
+        self.stack.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay must not touch, beside norms and biases."""
+        return {n for n, p in self.named_parameters() if getattr(p, "_no_weight_decay", False)}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that order parameters by depth, for layer-wise learning rates."""
+        blocks = [(r"^stack\.blocks\.(\d+)", None), (r"^stack\.norm", (99999,))]
+        return {"stem": r"^(?!stack|head)", "blocks": blocks}
+
+
+def rescale_outputs(stack: Stack) -> None:
+    """Divide each mixer's output projection by the square root of the depth, as GPT-2 does.
+
+    Keeps the variance of the residual stream at the start independent of depth.
+    Source: Radford et al. 2019, section 2.3.
+    """
+    with torch.no_grad():
+        for name, weight in stack.named_parameters():
+            if name.endswith("out_proj.weight"):
+                nn.init.kaiming_uniform_(weight, a=5**0.5)
+                weight /= len(stack.blocks) ** 0.5

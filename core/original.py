@@ -1,0 +1,116 @@
+"""Original implementations' weights and constructor arguments, read as ours.
+
+``from_original(entry, config)`` builds our module from the original's constructor arguments and
+returns with it a map from the original's ``state_dict`` to ours. The map is pure and
+differentiable: ``torch.func.functional_call(module, convert(state), args)`` has gradients on the
+original's own keys. A family is one line in a table: ``ORIGINALS`` here for mixers, and one like it
+in each domain.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from tristate.kernels.registry import Registry
+
+Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]
+Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+Original = tuple[nn.Module, Convert]
+
+
+@dataclass(frozen=True)
+class Renames:
+    """A map of state dicts by rules on their keys.
+
+    Args:
+        rules: ``(pattern, replacement)`` or ``(pattern, replacement, transform)``; the first
+            pattern that matches a whole key rewrites it, as :func:`re.sub` does, and transforms
+            its tensor.
+    """
+
+    rules: Iterable[Rule]
+    _compiled: list[tuple[re.Pattern[str], str, Callable[[Tensor], Tensor]]] = field(
+        init=False, default_factory=list, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        for pattern, replacement, *transform in self.rules:
+            self._compiled.append((re.compile(pattern), replacement, *(transform or [_same])))
+
+    def __call__(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our state dict.
+
+        Raises:
+            KeyError: a key matches no rule; all such keys are named.
+        """
+        ours, unknown = {}, []
+        for key, value in state.items():
+            for pattern, replacement, transform in self._compiled:
+                if match := pattern.fullmatch(key):
+                    ours[match.expand(replacement)] = transform(value)
+                    break
+            else:
+                unknown.append(key)
+        if unknown:
+            raise KeyError(f"no place for {', '.join(unknown)} of the original's state")
+        return ours
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+class Unsupported(ValueError):
+    """The original can be built so, ours can't: the message names the argument."""
+
+
+def take(config: Mapping[str, Any], entry: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """``known`` defaults overlaid by ``config``.
+
+    Raises:
+        Unsupported: ``config`` has a key that is not in ``known``.
+    """
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise Unsupported(f"{entry}: no meaning is known for {', '.join(unknown)}")
+    return {**known, **config}
+
+
+def refuse(entry: str, config: Mapping[str, Any], **wanted: Any) -> None:
+    """Refuse arguments that ours can't represent.
+
+    Raises:
+        Unsupported: ``config[name]`` is not ``wanted[name]``; both are named.
+    """
+    for name, value in wanted.items():
+        if config[name] != value:
+            raise Unsupported(f"{entry}: only {name}={value!r} is supported, got {config[name]!r}")
+
+
+def build(originals: Registry, entry: str, config: Mapping[str, Any]) -> Original:
+    """Look ``entry`` up in ``originals`` and build it from ``config``.
+
+    Raises:
+        KeyError: the entry is unknown; the nearest names are in the message.
+        Unsupported: an argument that ours can't represent.
+    """
+    return originals[entry](dict(config))
+
+
+ORIGINALS = Registry("original", {"mamba.Mamba": "tristate.core.originals.mamba:mixer"})
+
+
+def from_original(entry: str, config: Mapping[str, Any]) -> Original:
+    """Our module for the original ``entry`` built with ``config``, and the map of its weights.
+
+    Args:
+        entry: ``"family.Name"``, a key of :data:`ORIGINALS`.
+        config: the original's constructor arguments.
+
+    Returns:
+        ``(module, convert)``; ``convert(state_dict)`` gives a state dict of the module.
+    """
+    return build(ORIGINALS, entry, config)

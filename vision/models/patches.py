@@ -1,0 +1,47 @@
+"""From an image to tokens."""
+
+from timm.layers import lecun_normal_, to_2tuple
+from torch import Tensor, nn
+
+
+class PatchEmbed(nn.Module):
+    """One token a patch, row by row; patches may overlap.
+
+    Args:
+        img_size: side, or (height, width), of the expected image, in pixels.
+        patch_size: side, or (height, width), of a patch, in pixels.
+        stride: distance between patches, in pixels; the patch size when absent.
+        in_chans: channels of the image.
+        d_model: width of a token.
+
+    Raises:
+        ValueError: the image is smaller than a patch.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int],
+        patch_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None,
+        in_chans: int,
+        d_model: int,
+    ) -> None:
+        super().__init__()
+        self.patch_size: tuple[int, int] = to_2tuple(patch_size)
+        self.stride: tuple[int, int] = to_2tuple(stride if stride is not None else patch_size)
+        self.grid_size = self.grid_of(*to_2tuple(img_size))
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self.proj = nn.Conv2d(in_chans, d_model, self.patch_size, self.stride)
+        lecun_normal_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)  # pyright: ignore[reportArgumentType]
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image of this size, in pixels."""
+        (ph, pw), (sh, sw) = self.patch_size, self.stride
+        if height < ph or width < pw:
+            raise ValueError(f"an image of {height}x{width} is smaller than a patch of {ph}x{pw}")
+        return (height - ph) // sh + 1, (width - pw) // sw + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, M, d_model)`` of images ``(B, in_chans, H, W)``."""
+        return self.proj(x).flatten(2).transpose(1, 2)

@@ -1,0 +1,1 @@
+"""One file a family: the original's constructor arguments and weights as ours."""
