@@ -43,7 +43,8 @@ def causal_conv1d(
 
     Returns:
         The output, ``(B, D, L)`` in the dtype of ``x``; with ``return_final_states`` also the last
-        ``W - 1`` real inputs of the last segment, ``(B, D, W - 1)``, fit to be an initial state.
+        ``W - 1`` real inputs of the last segment, ``(B, D, W - 1)``, at least float32: the initial
+        state of what follows.
 
     Raises:
         ValueError: the shapes disagree, the activation is unknown, or the backend can't run this.

@@ -27,10 +27,10 @@ def causal_conv1d(
     activation: str | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Output ``(B, D, L)`` and last state ``(B, D, W - 1)``, both in the dtype of ``x``.
+    """Output ``(B, D, L)`` in the dtype of ``x``, and last state ``(B, D, W - 1)``.
 
-    Computes in float64 for float64 inputs, else in float32. The arguments are those of
-    :func:`tristate.kernels.conv.causal_conv1d`.
+    Computes, and keeps the state, in float64 for float64 inputs, else in float32. The arguments
+    are those of :func:`tristate.kernels.conv.causal_conv1d`.
     """
     if reverse:
         seq_idx = None if seq_idx is None else seq_idx.flip(1)
@@ -46,7 +46,7 @@ def causal_conv1d(
         stream = torch.cat([initial_states.to(exact), values], 2)  # (B, D, W - 1 + L)
         taps = [stream[:, :, k : k + length] for k in range(width)]
         out = _weigh(taps, weight, bias, activation)
-        return out.to(x.dtype), stream[:, :, length:].to(x.dtype)
+        return out.to(x.dtype), stream[:, :, length:]
 
     real = seq_idx >= 0  # (B, L)
     n_real = real.sum(1, keepdim=True)
@@ -71,7 +71,7 @@ def causal_conv1d(
     newest = segment.gather(1, (n_real + width - 2).clamp(min=0)) if width > 1 else n_real
     state = stream.gather(2, last[:, None].expand(batch, dim, width - 1))
     state = state.where((segment.gather(1, last) == newest)[:, None], 0)
-    return out.to(x.dtype), state.to(x.dtype)
+    return out.to(x.dtype), state
 
 
 def _weigh(

@@ -21,14 +21,11 @@ from tests.conformance.compare import (
 from tests.conformance.golden import Golden, cast, load
 from tests.conformance.modules import MODULES, only_output
 from tests.conformance.ops import OPS
+from tristate.core.original import Unsupported
 from tristate.kernels.backend import use_backend
 
 # Where a domain's `from_original` and its table `ORIGINALS` are.
 DOMAINS = ("core", "vision", "audio", "bio")
-
-
-class Unsupported(Exception):
-    """What the file asks for is not built, said by name."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +160,7 @@ def build(entry: str, config: dict[str, Any]) -> tuple[nn.Module, Callable[..., 
                 raise
             continue
         if entry in originals.ORIGINALS:
-            try:
-                return originals.from_original(entry, config)
-            except NotImplementedError as error:
-                raise Unsupported(str(error)) from error
+            return originals.from_original(entry, config)
     raise Unsupported(f"nothing here answers to {entry}")
 
 
