@@ -29,7 +29,7 @@ test-slow: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/pyright
+	$(bin)/pyright --pythonpath $(bin)/python
 
 format: $(VENV)/.installed-dev
 	$(bin)/ruff check --fix .

@@ -90,12 +90,13 @@ class Backbone(nn.Module):
                 )
             self.global_pool = global_pool
         self.num_classes = num_classes
-        like = next(self.stack.parameters())
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head.to(device=like.device, dtype=like.dtype)
+        self.head: nn.Module = nn.Identity()
         if num_classes:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+            head = nn.Linear(self.num_features, num_classes)
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+            like = next(self.stack.parameters())
+            self.head = head.to(device=like.device, dtype=like.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what it computed."""

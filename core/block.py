@@ -34,15 +34,16 @@ class Block(nn.Module):
         self.norm = norm
         self.mixer = mixer
         self.drop_path = drop_path if drop_path is not None else nn.Identity()
+        self.scale: nn.Parameter | None
         self.register_parameter("scale", scale)
 
     def forward(
         self, hidden: Tensor, residual: Tensor | None = None, *, seq_idx: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """``(hidden, residual)`` after this block; both are ``(B, L, D)``."""
-        x, residual = self.norm(hidden, residual)
+        x, total = self.norm(hidden, residual)
         x = self.mixer(x, seq_idx=seq_idx) if isinstance(self.mixer, Mixer) else self.mixer(x)
-        return self._leave(x), residual
+        return self._leave(x), total
 
     def forward_state(
         self,
@@ -53,12 +54,12 @@ class Block(nn.Module):
         seq_idx: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Any]:
         """``(hidden, residual, state)``: as :meth:`forward`, with the mixer's state handed on."""
-        x, residual = self.norm(hidden, residual)
+        x, total = self.norm(hidden, residual)
         if isinstance(self.mixer, Mixer):
             x, state = self.mixer.forward_state(x, state, seq_idx=seq_idx)
         else:
             x = self.mixer(x)
-        return self._leave(x), residual, state
+        return self._leave(x), total, state
 
     def init_state(
         self,

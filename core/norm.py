@@ -25,7 +25,7 @@ class AddNorm(nn.Module):
         self.eps = eps
         self.residual_in_fp32 = residual_in_fp32
         self.weight = nn.Parameter(torch.ones(d_model))
-        self.register_parameter("bias", None if self.rms else nn.Parameter(torch.zeros(d_model)))
+        self.bias = None if self.rms else nn.Parameter(torch.zeros(d_model))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Add and normalise.
@@ -37,7 +37,7 @@ class AddNorm(nn.Module):
         Returns:
             The normalised sum in the dtype of ``x``, and the sum itself.
         """
-        return add_norm(
+        out, total = add_norm(
             x,
             self.weight,
             self.bias,
@@ -46,6 +46,7 @@ class AddNorm(nn.Module):
             eps=self.eps,
             residual_in_fp32=self.residual_in_fp32,
         )
+        return out, total
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -62,3 +63,12 @@ class LayerNorm(AddNorm):
     """Layer norm with weight and bias (Ba et al. 2016, https://arxiv.org/abs/1607.06450)."""
 
     rms = False
+
+
+class AddOnly(nn.Module):
+    """Adds as the norms do, and does not normalise: stands in for one that was pruned."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The sum, twice."""
+        total = x if residual is None else x + residual
+        return total, total

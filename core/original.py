@@ -37,8 +37,9 @@ class Renames:
     )
 
     def __post_init__(self) -> None:
-        for pattern, replacement, *transform in self.rules:
-            self._compiled.append((re.compile(pattern), replacement, *(transform or [_same])))
+        for rule in self.rules:
+            transform = rule[2] if len(rule) == 3 else _same
+            self._compiled.append((re.compile(rule[0]), rule[1], transform))
 
     def __call__(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our state dict.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tristate.core.block import Block
-from tristate.core.norm import AddNorm
+from tristate.core.norm import AddNorm, AddOnly
 
 
 class Stack(nn.Module):
@@ -19,10 +19,10 @@ class Stack(nn.Module):
         norm: adds the last block's output to the stream and normalises.
     """
 
-    def __init__(self, blocks: Iterable[Block], norm: AddNorm) -> None:
+    def __init__(self, blocks: Iterable[Block], norm: AddNorm | AddOnly) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = norm
+        self.blocks: Any = nn.ModuleList(blocks)
+        self.norm: nn.Module = norm
         self.grad_checkpointing = False
 
     def walk(
@@ -65,7 +65,7 @@ class Stack(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> list[Any]:
         """The state before the first position, one entry a block."""
-        return [b.init_state(batch_size, device=device, dtype=dtype) for b in self.blocks]
+        return [block.init_state(batch_size, device=device, dtype=dtype) for block in self.blocks]
 
     def step(self, x: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
         """One position, ``(B, D)``."""

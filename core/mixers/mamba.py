@@ -69,8 +69,8 @@ class Mamba(Mixer):
         """Mix ``x`` from ``state`` on."""
         if not self.causal:
             return super().forward_state(x, state, seq_idx=seq_idx)
-        y, state = self.branch(*self.in_proj(x).chunk(2, dim=-1), state, seq_idx=seq_idx)
-        return self.out_proj(y), state
+        y, last = self.branch(*self.in_proj(x).chunk(2, dim=-1), state, seq_idx=seq_idx)
+        return self.out_proj(y), last
 
     def init_state(
         self,

@@ -1,6 +1,6 @@
 """From an image to tokens."""
 
-from timm.layers import lecun_normal_, to_2tuple
+from timm.layers import lecun_normal_
 from torch import Tensor, nn
 
 
@@ -27,9 +27,9 @@ class PatchEmbed(nn.Module):
         d_model: int,
     ) -> None:
         super().__init__()
-        self.patch_size: tuple[int, int] = to_2tuple(patch_size)
-        self.stride: tuple[int, int] = to_2tuple(stride if stride is not None else patch_size)
-        self.grid_size = self.grid_of(*to_2tuple(img_size))
+        self.patch_size = _pair(patch_size)
+        self.stride = _pair(stride if stride is not None else patch_size)
+        self.grid_size = self.grid_of(*_pair(img_size))
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         self.proj = nn.Conv2d(in_chans, d_model, self.patch_size, self.stride)
         lecun_normal_(self.proj.weight)
@@ -45,3 +45,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens ``(B, M, d_model)`` of images ``(B, in_chans, H, W)``."""
         return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def _pair(side: int | tuple[int, int]) -> tuple[int, int]:
+    return (side, side) if isinstance(side, int) else (side[0], side[1])

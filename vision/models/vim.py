@@ -1,6 +1,5 @@
 """Vim: Vision Mamba, a plain stack of two-way selective mixers over image patches."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from tristate.core.backbone import POOLS, Backbone, rescale_outputs
 from tristate.core.block import Block
 from tristate.core.mixers import MIXERS
-from tristate.core.norm import LayerNorm, RMSNorm
+from tristate.core.norm import AddOnly, LayerNorm, RMSNorm
 from tristate.core.stack import Stack
 from tristate.vision.models.patches import PatchEmbed
 from tristate.vision.models.positions import (
@@ -173,7 +172,7 @@ class Vim(Backbone):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: int | list[int] | None = None,
         return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
@@ -218,7 +217,7 @@ class Vim(Backbone):
 
     def prune_intermediate_layers(
         self,
-        indices: int | Sequence[int] = 1,
+        indices: int | list[int] = 1,
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
@@ -226,16 +225,7 @@ class Vim(Backbone):
         taken, last = feature_take_indices(len(self.stack.blocks), indices)
         self.stack.blocks = self.stack.blocks[: last + 1]
         if prune_norm:
-            self.stack.norm = PassOn()
+            self.stack.norm = AddOnly()
         if prune_head:
             self.reset_classifier(0, "")
         return taken
-
-
-class PassOn(nn.Module):
-    """Stands where a pruned norm stood: adds, and does not normalise."""
-
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The sum, twice."""
-        total = x if residual is None else x + residual
-        return total, total
