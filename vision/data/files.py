@@ -99,7 +99,7 @@ class Named:
 
 
 def plain_transform(facts: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
-    """Resize to ``input_size`` and normalise with ``mean`` and ``std``, all taken from ``facts``."""
+    """Resize to ``input_size``, normalise with ``mean`` and ``std``: all from ``facts``."""
     return v2.Compose(
         [
             v2.Resize(facts["input_size"], antialias=True),
