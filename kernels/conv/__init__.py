@@ -2,10 +2,15 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from tristate.kernels.backend import choose
+from tristate.kernels.checks import (
+    expect_floating,
+    expect_one_device,
+    expect_segments,
+    expect_shape,
+)
 from tristate.kernels.conv import reference
 
 __all__ = ["causal_conv1d", "causal_conv1d_update"]
@@ -53,11 +58,12 @@ def causal_conv1d(
     """
     _check_filter(x, weight, bias, activation)
     batch, dim, length = x.shape
-    if seq_idx is not None and seq_idx.shape != (batch, length):
-        raise ValueError(f"seq_idx must be {(batch, length)}, got {tuple(seq_idx.shape)}")
+    expect_segments(seq_idx, batch, length)
     state_shape = (batch, dim, weight.shape[1] - 1)
-    if initial_states is not None and initial_states.shape != state_shape:
-        raise ValueError(f"initial_states must be {state_shape}, got {tuple(initial_states.shape)}")
+    expect_shape("initial_states", initial_states, state_shape, "(B, D, W - 1)")
+    expect_one_device(
+        {"x": x, "weight": weight, "bias": bias, "seq_idx": seq_idx, "states": initial_states}
+    )
     choose("causal_conv1d", x, backend, ("reference",))
     out, state = reference.causal_conv1d(
         x, weight, bias, seq_idx, initial_states, activation, reverse
@@ -103,8 +109,7 @@ def causal_conv1d_update(
             f"conv_state must be ({batch}, {dim}, at least {width - 1}), "
             f"got {tuple(conv_state.shape)}"
         )
-    if cache_seqlens is not None and cache_seqlens.shape != (batch,):
-        raise ValueError(f"cache_seqlens must be {(batch,)}, got {tuple(cache_seqlens.shape)}")
+    expect_shape("cache_seqlens", cache_seqlens, (batch,), "(B,)")
     if cache_seqlens is not None and length > state_len:
         raise ValueError(f"a ring of {state_len} slots can't take {length} steps at once")
     out = reference.causal_conv1d_update(steps, conv_state, weight, bias, activation, cache_seqlens)
@@ -118,9 +123,7 @@ def _check_filter(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
         raise ValueError(
             f"weight must be (D, W) with D = {x.shape[1]} and W >= 1, got {tuple(weight.shape)}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be {tuple(weight.shape[:1])}, got {tuple(bias.shape)}")
+    expect_shape("bias", bias, (x.shape[1],), "(D,)")
     if activation not in (None, "silu", "swish"):
         raise ValueError(f"activation must be 'silu', 'swish' or None, got {activation!r}")
-    if not torch.is_floating_point(x):
-        raise ValueError(f"x must be floating point, got {x.dtype}")
+    expect_floating({"x": x, "weight": weight, "bias": bias})

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels.backend import choose
+from tristate.kernels.checks import expect_floating, expect_one_device, expect_shape
 from tristate.kernels.norm import reference
 
 __all__ = ["add_norm", "gated_rms_norm"]
@@ -45,11 +46,7 @@ def add_norm(
     Source: ``layer_norm_fn`` of https://github.com/state-spaces/mamba; RMS norm: Zhang & Sennrich
     2019, https://arxiv.org/abs/1910.07467.
     """
-    _check_channels(x, weight=weight, bias=bias)
-    if residual is not None and residual.shape != x.shape:
-        raise ValueError(
-            f"residual must have the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
-        )
+    _check_channels(x, weight, bias, residual=residual)
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
     if residual_in_fp32:
         dtype = torch.promote_types(dtype, torch.float32)
@@ -88,19 +85,23 @@ def gated_rms_norm(
 
     Source: ``rmsnorm_fn`` in ``layernorm_gated.py`` of https://github.com/state-spaces/mamba.
     """
-    _check_channels(x, weight=weight)
-    if z is not None and z.shape != x.shape:
-        raise ValueError(f"z must have the shape of x, {tuple(x.shape)}, got {tuple(z.shape)}")
-    group_size = group_size or x.shape[-1]
+    _check_channels(x, weight, z=z)
+    group_size = x.shape[-1] if group_size is None else group_size
     if group_size < 1 or x.shape[-1] % group_size:
         raise ValueError(f"group_size must divide D = {x.shape[-1]}, got {group_size}")
     choose("gated_rms_norm", x, backend, ("reference",))
     return reference.gated_rms_norm(x, weight, z, eps, group_size, norm_before_gate)
 
 
-def _check_channels(x: Tensor, **vectors: Tensor | None) -> None:
-    if x.dim() < 1 or not torch.is_floating_point(x):
-        raise ValueError(f"x must be (..., D), floating point, got {tuple(x.shape)} {x.dtype}")
-    for name, vector in vectors.items():
-        if vector is not None and vector.shape != x.shape[-1:]:
-            raise ValueError(f"{name} must be {tuple(x.shape[-1:])}, got {tuple(vector.shape)}")
+def _check_channels(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, **shaped: Tensor | None
+) -> None:
+    if x.dim() < 1:
+        raise ValueError(f"x must be (..., D), got {tuple(x.shape)}")
+    tensors = {"x": x, "weight": weight, "bias": bias, **shaped}
+    expect_floating(tensors)
+    expect_one_device(tensors)
+    expect_shape("weight", weight, (x.shape[-1],), "(D,)")
+    expect_shape("bias", bias, (x.shape[-1],), "(D,)")
+    for name, tensor in shaped.items():
+        expect_shape(name, tensor, tuple(x.shape), "the shape of x")
