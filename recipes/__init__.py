@@ -1,0 +1,1 @@
+"""Experiments as YAML, and the command ``tristate`` that runs them."""

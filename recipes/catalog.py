@@ -83,9 +83,6 @@ def about(path: Path) -> About:
 
 def show(words: Sequence[str]) -> int:
     """``tristate list [--json]``: every recipe with model, data, cost and expected result."""
-    if list(words) in (["-h"], ["--help"]):
-        print("tristate list [--json]: the recipes with model, data, cost and expected result")
-        return 0
     if unknown := [word for word in words if word != "--json"]:
         raise UsageError(f"tristate list takes only --json, got {' '.join(unknown)}")
     entries = {name: about(ROOT / f"{name}.yaml") for name in names()}
@@ -100,7 +97,9 @@ def show(words: Sequence[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 1, 0))
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 1, 0)
+    )
     for column in ("recipe", "model", "data", "cost", "expected result"):
         table.add_column(column, overflow="fold", no_wrap=column == "recipe")
     for name, entry in entries.items():
@@ -111,10 +110,7 @@ def show(words: Sequence[str]) -> int:
 
 
 def copy(words: Sequence[str]) -> int:
-    """``tristate copy RECIPE [FILE]``: write the YAML of a recipe to ``FILE``, never over another."""
-    if list(words) in (["-h"], ["--help"]):
-        print("tristate copy RECIPE [FILE]: write the recipe's YAML to FILE (its own name), to edit")
-        return 0
+    """``tristate copy RECIPE [FILE]``: write a recipe's YAML to ``FILE``, never over another."""
     if not 1 <= len(words) <= 2 or words[0].startswith("-"):
         raise UsageError("tristate copy takes RECIPE and, if you like, FILE")
     source = find(words[0])

@@ -1,0 +1,124 @@
+"""From a recipe and the words after it to a task, its data and a trainer, all checked."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, set_parsing_settings
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from tristate.core.errors import UserError
+from tristate.core.task import Task
+from tristate.recipes import catalog
+from tristate.recipes.callbacks import Record, shared_callbacks
+from tristate.recipes.sentences import explain
+from tristate.recipes.usage import UsageError
+
+
+class Experiment(LightningCLI):
+    """Lightning's command line without its verbs: it parses a recipe, checks it and builds.
+
+    Args:
+        command: the whole command line, kept for the run's record.
+        recipe: name of a recipe, or path of a YAML file.
+        words: settings laid over the recipe, ``--key value``.
+
+    After construction ``model`` (the task), ``datamodule``, ``trainer``, ``folder`` (of this run,
+    made and empty), ``resolved`` (the whole configuration as YAML) and ``config`` are there.
+
+    Raises:
+        UsageError: the recipe or a setting is not understood.
+        UserError: a constructor refuses what it is given.
+    """
+
+    def __init__(self, command: Sequence[str], recipe: str, words: Sequence[str]) -> None:
+        self.command = command
+        path = catalog.find(recipe)
+        name = path.stem if path == Path(recipe) else recipe
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+        super().__init__(
+            Task,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={"enable_model_summary": False},
+            parser_kwargs={
+                "prog": f"tristate VERB {recipe}",
+                "description": "Every setting is a key; --config FILE lays another file over.",
+                # "omegaconf" would resolve ${...} before the overrides.
+                "parser_mode": "omegaconf+",
+                "allow_abbrev": False,
+                "exit_on_error": False,
+            },
+            args=[f"--recipe={name}", f"--config={path}", *words],
+            run=False,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the keys that are no constructor's, and hand the data's facts to the task."""
+        parser.add_argument(
+            "--about", type=dict[str, Any] | None, default=None, help="for the list"
+        )
+        parser.add_argument("--recipe", type=str, help="name of the run's folder")
+        parser.add_argument("--out", type=str, default="runs", help="folder that collects the runs")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="checkpoint to resume or evaluate"
+        )
+        parser.link_arguments("data.facts", "model.init_args.facts", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and tell an error in one sentence."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UsageError(explain(parser, str(error))) from error
+        checkpoint = self.config.ckpt_path
+        if checkpoint is not None and not Path(checkpoint).is_file():
+            raise UsageError(f"there is no checkpoint {checkpoint}")
+
+    def instantiate_classes(self) -> None:
+        """Build data, task and trainer; what a constructor refuses is one sentence, too."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+            # str() of a KeyError puts its sentence in quotes.
+            sentence = error.args[0] if isinstance(error, KeyError) else error
+            raise UserError(" ".join(str(sentence).split())) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with the callbacks and the logger that all recipes share."""
+        self.resolved = self.parser.dump(self.config, skip_none=False)
+        self.folder = _new_folder(Path(self.config.out).absolute() / self.config.recipe)
+        group = self.folder.parent
+        settings = self.config.trainer
+        record = Record(self.command, self.resolved, self.config.seed_everything)
+        callbacks = shared_callbacks(self.model, self.folder, record, settings)
+        self.trainer_defaults["callbacks"] = callbacks
+        csv = CSVLogger(group.parent, name=group.name, version=self.folder.name)
+        others = self.config_init.trainer.logger or []
+        loggers = [csv, *(others if isinstance(others, list) else [others])]
+        return super().instantiate_trainer(logger=loggers, default_root_dir=self.folder, **kwargs)
+
+
+def _new_folder(group: Path) -> Path:
+    """A new folder in ``group``, named after the time; only the first process makes it."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder, n = group / stamp, 1
+    # The other processes take the name from the first one, through the trainer.
+    while rank_zero_only.rank == 0:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            n += 1
+            folder = group / f"{stamp}_{n}"
+        except OSError as error:
+            raise UserError(f"can't make the run's folder {folder}: {error.strerror}") from error
+    return folder

@@ -1,0 +1,58 @@
+"""One run from its first word to its last: built, guarded against interrupts, tidied up."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from tristate.recipes.builder import Experiment
+from tristate.recipes.summary import announce, shown
+from tristate.recipes.usage import Interrupted, UsageError
+
+
+@contextmanager
+def session(verb: str, words: Sequence[str]) -> Iterator[Experiment]:
+    """The experiment that ``words`` describe: a recipe, then settings.
+
+    Raises:
+        UsageError: there is no recipe among them, or as :class:`Experiment` says.
+        Interrupted: Ctrl-C; the sentence says what is saved and how to go on.
+    """
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"tristate {verb} wants a RECIPE first; `tristate list` shows them")
+    _hush()
+    experiment = Experiment(["tristate", verb, *words], words[0], words[1:])
+    try:
+        announce(experiment)
+        yield experiment
+    except SystemExit:
+        # The trainer turns Ctrl-C into an exit, after the other processes were told.
+        if not experiment.trainer.interrupted:
+            raise
+        raise Interrupted(_saved(verb, experiment)) from None
+    finally:
+        # Where nothing was written nothing stays.
+        with suppress(OSError):
+            experiment.folder.rmdir()
+
+
+def _hush() -> None:
+    """Silence what Lightning tells everybody: which accelerators are absent, tips, seeds."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Our sets lie in memory: a worker process would take a core from the model.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    # Lightning's own use of a deprecated check in PyTorch.
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+
+
+def _saved(verb: str, experiment: Experiment) -> str:
+    last = experiment.folder / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return "interrupted before the first checkpoint; nothing is saved"
+    config = experiment.folder / "config.yaml"
+    return (
+        f"interrupted; {shown(last)} holds the run so far: go on with "
+        f"`tristate {verb} {shown(config)} --ckpt_path {shown(last)}`"
+    )
