@@ -1,5 +1,7 @@
 """Laws of the Vim backbone."""
 
+import copy
+
 import pytest
 import torch
 
@@ -59,8 +61,8 @@ def test_reading_both_ways_is_symmetric():
     before = model.stack(tokens)
     for block in model.stack.blocks:
         mixer = block.mixer
-        ahead, back = mixer.ahead.state_dict(), mixer.back.state_dict()
-        mixer.ahead.load_state_dict(back)
+        ahead = copy.deepcopy(mixer.ahead.state_dict())
+        mixer.ahead.load_state_dict(mixer.back.state_dict())
         mixer.back.load_state_dict(ahead)
     torch.testing.assert_close(model.stack(tokens.flip(1)).flip(1), before)
 

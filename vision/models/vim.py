@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import torch
 from timm.layers import DropPath
-from timm.models import feature_take_indices
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from tristate.core.backbone import POOLS, Backbone, rescale_outputs
@@ -94,7 +94,7 @@ class Vim(Backbone):
             raise ValueError(f"class_token is 'middle', 'head' or None, got {class_token!r}")
         make_mixer, make_norm = MIXERS[mixer], NORMS[norm]
         norm_args = {"eps": norm_eps, "residual_in_fp32": residual_in_fp32}
-        rates = torch.linspace(0, drop_path_rate, n_layers).tolist()
+        rates = [drop_path_rate * i / max(1, n_layers - 1) for i in range(n_layers)]
         stack = Stack(
             (
                 Block(
