@@ -115,9 +115,12 @@ class Loader:
         mine = len(range(self.rank, items, self.world_size))
         return math.ceil(mine / self.batch_size)
 
+    # Lightning looks for a sampler in these, as a DataLoader has them, and tells it the epoch.
+    batch_sampler = None
+
     @property
     def sampler(self) -> "Loader":
-        """Itself: Lightning tells the epoch to what stands here."""
+        """Itself."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
