@@ -70,11 +70,11 @@ def confusions(counts: Tensor, names: Sequence[str], limit: int = 30) -> str:
     """The most frequent confusions of ``counts[true, predicted]`` as a table."""
     off = counts.clone().fill_diagonal_(0)
     top = off.flatten().topk(min(limit, off.numel()))
-    rows = [
-        (names[place // len(names)], names[place % len(names)], str(count))
-        for count, place in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        if count
-    ]
+    rows: list[list[str]] = []
+    for count, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        if count:
+            true, predicted = divmod(place, len(names))
+            rows.append([names[true], names[predicted], str(count)])
     return table(("true class", "taken for", "times"), rows)
 
 
@@ -85,7 +85,7 @@ def class_table(counts: Tensor, names: Sequence[str]) -> str:
     recall, precision = hits / true.clamp(min=1), hits / predicted.clamp(min=1)
     f1 = 2 * hits / (true + predicted).clamp(min=1)
     rows = [
-        (name, str(int(true[i])), *(f"{float(v[i]):.3f}" for v in (precision, recall, f1)))
+        [name, str(int(true[i])), *(f"{float(v[i]):.3f}" for v in (precision, recall, f1))]
         for i, name in enumerate(names)
     ]
     return table(("class", "items", "precision", "recall", "F1"), rows)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tristate.core.errors import UserError
 from tristate.core.seeds import generator, seeded
@@ -158,7 +158,7 @@ class Loader:
         loader = DataLoader(
             _Draws(self.source),
             batch_size=None,
-            sampler=draws,  # pyright: ignore[reportArgumentType]
+            sampler=draws,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             collate_fn=_as_it_is,
@@ -187,7 +187,7 @@ class _Failure:
         self.sentence = sentence
 
 
-class _Draws:
+class _Draws(Dataset[Any]):
     """What a worker process runs: keys in, batch out."""
 
     def __init__(self, source: Source) -> None:

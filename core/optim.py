@@ -47,21 +47,23 @@ def parameter_groups(
 
 def _spared(module: nn.Module) -> set[str]:
     """Full names of the parameters that submodules name in ``no_weight_decay()``."""
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, child in module.named_modules()
-        if callable(own := getattr(child, "no_weight_decay", None))
-        for name in own()
-    }
+    spared: set[str] = set()
+    for prefix, child in module.named_modules():
+        own: Any = getattr(child, "no_weight_decay", None)
+        if callable(own):
+            dot = f"{prefix}." if prefix else ""
+            spared.update(dot + name for name in own())  # pyright: ignore[reportGeneralTypeIssues]
+    return spared
 
 
 def _layer_scales(module: nn.Module, decay: float) -> dict[str, float]:
     """Factor of the learning rate for each parameter of the submodules that know their layers."""
     scales: dict[str, float] = {}
     for prefix, child in module.named_modules():
-        if not callable(matcher := getattr(child, "group_matcher", None)):
+        matcher: Any = getattr(child, "group_matcher", None)
+        if not callable(matcher):
             continue
-        layers = group_parameters(child, matcher(coarse=False), reverse=True)
+        layers: dict[str, Any] = group_parameters(child, matcher(coarse=False), reverse=True)
         top = max(layers.values())
         dot = f"{prefix}." if prefix else ""
         scales.update({dot + name: decay ** (top - layer) for name, layer in layers.items()})

@@ -89,7 +89,11 @@ def _fetch(source: str) -> dict[str, Tensor]:
 
 def _from_hub(repository: str, file: str) -> dict[str, Tensor]:
     try:
-        state = load_state_dict_from_hf(repository, **({"filename": file} if file else {}))
+        state = (
+            load_state_dict_from_hf(repository, file)
+            if file
+            else load_state_dict_from_hf(repository)
+        )
     except Exception as error:  # The hub's client raises of many kinds, requests' among them.
         raise _unreachable(f"hf:{repository}", error) from error
     return _unwrapped(state)

@@ -68,7 +68,7 @@ class Task(LightningModule):
         for name, value in {"warmup": warmup, "lr_floor": lr_floor}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a share between 0 and 1, got {value}")
-        self.lr, self.weight_decay, self.betas = lr, weight_decay, tuple(betas)
+        self.lr, self.weight_decay, self.betas = lr, weight_decay, (betas[0], betas[1])
         self.warmup, self.lr_floor, self.layer_decay = warmup, lr_floor, layer_decay
         self.facts = dict(facts or {})
         self._callbacks = [Throughput(), PredictionWriter()]

@@ -1,5 +1,6 @@
 """Fashion-MNIST: the part that comes with the package, or the full set."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,11 @@ class FashionMNIST(DataModule):
                     f"{CLASSES[label]!r}: that leaves none when {each} are set aside (val_size)"
                 )
             held_out[of_class[-each:]] = True
-        plain = {"mean": [MEAN], "std": [STD]}
+        plain = partial(TensorImages, mean=[MEAN], std=[STD])
         self.parts = {
-            "train": TensorImages(
-                images[~held_out], labels[~held_out], shift=self.shift, flip=self.flip, **plain
-            ),
-            "val": TensorImages(images[held_out], labels[held_out], **plain),
-            "test": TensorImages(*self._read("t10k"), **plain),
+            "train": plain(images[~held_out], labels[~held_out], shift=self.shift, flip=self.flip),
+            "val": plain(images[held_out], labels[held_out]),
+            "test": plain(*self._read("t10k")),
         }
 
     def _read(self, part: str) -> tuple[Tensor, Tensor]:

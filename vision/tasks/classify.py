@@ -60,7 +60,6 @@ class ImageClassification(Classification):
                 "mixup and cutmix must be at least 0 and the probabilities in [0, 1], "
                 f"got {mixup}, {cutmix}, {mix_prob} and {mix_switch_prob}"
             )
-        self.save_hyperparameters()
         self.mix = (
             Mixup(
                 mixup,
