@@ -1,0 +1,1 @@
+"""DNA: data, models and tasks."""

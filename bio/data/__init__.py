@@ -1,0 +1,1 @@
+"""Sequence data: genomes, intervals, tokens, windows, and the sets that come with the package."""
