@@ -45,11 +45,12 @@ def read_curves(path: Path) -> dict[str, dict[str, Points]]:
 
 
 def line_chart(title: str, series: Mapping[str, Points], x_label: str = "step") -> str:
-    """An SVG element with one line for each of ``series``, coloured by CSS (``.line-1``, ...).
+    """An SVG element with one line for each of ``series``, coloured by CSS by its label.
 
     Args:
         title: what is drawn, for the legend's reader and for a screen reader.
-        series: points ``(x, y)`` by label; those with one point are drawn as a dot.
+        series: points ``(x, y)`` by label, a word that serves as the CSS class; one point alone is
+            drawn as a dot.
         x_label: the name of the horizontal axis.
 
     Raises:
@@ -87,15 +88,15 @@ def line_chart(title: str, series: Mapping[str, Points], x_label: str = "step") 
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
     )
-    for number, points in enumerate(drawn.values(), start=1):
+    for label, points in drawn.items():
         dots = [place(x, y) for x, y in points]
         if len(dots) == 1:
             parts.append(
-                f'<circle class="dot-{number}" cx="{dots[0][0]:.1f}" cy="{dots[0][1]:.1f}" r="4"/>'
+                f'<circle class="dot {label}" cx="{dots[0][0]:.1f}" cy="{dots[0][1]:.1f}" r="4"/>'
             )
         else:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in dots)
-            parts.append(f'<polyline class="line-{number}" points="{path}"/>')
+            parts.append(f'<polyline class="line {label}" points="{path}"/>')
     ends = ", ".join(f"{label} ends at {points[-1][1]:.4g}" for label, points in drawn.items())
     summary = escape(f"{title} over {x_label}s: {ends}", quote=True)
     return (

@@ -67,7 +67,7 @@ def write_report(
     body = [
         _header(title, subtitle, headline, facts or {}),
         *_learning(curves),
-        *(_section(section.title, section.html) for section in sections),
+        *_parts(sections),
         *_again(record),
         *_details(folder / "config.yaml", record),
     ]
@@ -111,6 +111,13 @@ def _section(title: str, html: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{html}\n</section>"
 
 
+def _parts(sections: Sequence[Section]) -> list[str]:
+    if not sections:
+        return []
+    inside = "\n".join(_section(section.title, section.html) for section in sections)
+    return [f'<div class="parts">\n{inside}\n</div>']
+
+
 def _learning(curves: Mapping[str, Mapping[str, Points]]) -> list[str]:
     """One chart for each metric that was taken in training or validation, the loss first."""
     names = sorted(curves, key=lambda name: (name != "loss", name))
@@ -136,8 +143,8 @@ def _chart(name: str, series: Mapping[str, Points]) -> str:
     names = {"train": "training", "val": "validation"}
     labelled = {names[stage]: points for stage, points in series.items()}
     keys = "".join(
-        f'<span class="key-{number}">{label} <b>{points[-1][1]:.4g}</b></span>'
-        for number, (label, points) in enumerate(labelled.items(), start=1)
+        f'<span class="key {label}">{label} <b>{points[-1][1]:.4g}</b></span>'
+        for label, points in labelled.items()
     )
     return (
         f"<figure><figcaption><span>{escape(words)}</span>{keys}</figcaption>"

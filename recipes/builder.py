@@ -1,20 +1,22 @@
 """From a recipe and the words after it to a task, its data and a trainer, all checked."""
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, set_parsing_settings
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tristate.core.errors import UserError
 from tristate.core.task import Task
 from tristate.recipes import catalog
-from tristate.recipes.callbacks import Record, shared_callbacks
+from tristate.recipes.callbacks import Bar, Lines, Record, checkpoints
 from tristate.recipes.sentences import explain
 from tristate.recipes.usage import UsageError
 
@@ -23,7 +25,7 @@ class Experiment(LightningCLI):
     """Lightning's command line without its verbs: it parses a recipe, checks it and builds.
 
     Args:
-        command: the whole command line, kept for the run's record.
+        verb: what will be done; only ``run`` and ``fit`` write checkpoints.
         recipe: name of a recipe, or path of a YAML file.
         words: settings laid over the recipe, ``--key value``.
 
@@ -35,8 +37,8 @@ class Experiment(LightningCLI):
         UserError: a constructor refuses what it is given.
     """
 
-    def __init__(self, command: Sequence[str], recipe: str, words: Sequence[str]) -> None:
-        self.command = command
+    def __init__(self, verb: str, recipe: str, words: Sequence[str]) -> None:
+        self.verb, self.command = verb, ["tristate", verb, recipe, *words]
         path = catalog.find(recipe)
         name = path.stem if path == Path(recipe) else recipe
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -49,7 +51,7 @@ class Experiment(LightningCLI):
             seed_everything_default=0,
             trainer_defaults={"enable_model_summary": False},
             parser_kwargs={
-                "prog": f"tristate VERB {recipe}",
+                "prog": f"tristate {verb} {recipe}",
                 "description": "Every setting is a key; --config FILE lays another file over.",
                 # "omegaconf" would resolve ${...} before the overrides.
                 "parser_mode": "omegaconf+",
@@ -87,10 +89,14 @@ class Experiment(LightningCLI):
         """Build data, task and trainer; what a constructor refuses is one sentence, too."""
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
-            # str() of a KeyError puts its sentence in quotes.
-            sentence = error.args[0] if isinstance(error, KeyError) else error
-            raise UserError(" ".join(str(sentence).split())) from error
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            FileNotFoundError,
+            MisconfigurationException,
+        ) as error:
+            raise UserError(_cause(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the callbacks and the logger that all recipes share."""
@@ -98,13 +104,29 @@ class Experiment(LightningCLI):
         self.folder = _new_folder(Path(self.config.out).absolute() / self.config.recipe)
         group = self.folder.parent
         settings = self.config.trainer
-        record = Record(self.command, self.resolved, self.config.seed_everything)
-        callbacks = shared_callbacks(self.model, self.folder, record, settings)
+        callbacks: list[Callback] = [
+            Record(self.command, self.resolved, self.config.seed_everything)
+        ]
+        if self.verb not in ("run", "fit"):
+            kwargs["enable_checkpointing"] = False
+        elif settings.enable_checkpointing is not False:
+            callbacks += checkpoints(self.model, self.folder)
+        if settings.enable_progress_bar is not False:
+            callbacks.append(Bar() if sys.stdout.isatty() else Lines())
         self.trainer_defaults["callbacks"] = callbacks
         csv = CSVLogger(group.parent, name=group.name, version=self.folder.name)
         others = self.config_init.trainer.logger or []
         loggers = [csv, *(others if isinstance(others, list) else [others])]
         return super().instantiate_trainer(logger=loggers, default_root_dir=self.folder, **kwargs)
+
+
+def _cause(error: BaseException) -> str:
+    """What the constructor itself said: jsonargparse wraps it in an account of the types."""
+    while error.__cause__ and str(error).lstrip().startswith(("Does not validate", "Parser key")):
+        error = error.__cause__
+    # str() of a KeyError puts its sentence in quotes.
+    sentence = error.args[0] if isinstance(error, KeyError) else error
+    return " ".join(str(sentence).split())
 
 
 def _new_folder(group: Path) -> Path:

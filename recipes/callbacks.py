@@ -1,13 +1,13 @@
 """What every run has besides its recipe: checkpoints, its record, and progress on the terminal."""
 
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
-from tristate.core.callbacks import Throughput
 from tristate.core.task import Task
 from tristate.recipes.record import write_record
 
@@ -20,11 +20,39 @@ def checkpoints(task: Task, folder: Path) -> list[ModelCheckpoint]:
         # One file of each name, replaced as a whole: a kill leaves the former one usable.
         "enable_version_counter": False,
     }
-    best = ModelCheckpoint(
+    best = Checkpoint(
         filename="best", monitor=f"val/{task.main_metric}", mode=task.main_mode, **shared
     )
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared)
+    last = Checkpoint(filename="last", save_on_train_epoch_end=True, **shared)
     return [best, last]
+
+
+class Checkpoint(ModelCheckpoint):
+    """One file of a name, which a resumed run takes along into its own folder."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best score so far, and with a copy of its file beside the new ones.
+
+        Lightning forgets the score when the folder changes: the best would start afresh.
+        """
+        best, folder = Path(state_dict["best_model_path"]), Path(self.dirpath or "")
+        if not state_dict["best_model_path"] or not best.is_file():
+            return
+        kept = folder / best.name
+        if rank_zero_only.rank == 0 and best != kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(best, kept)
+        score = state_dict["best_model_score"]
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": str(kept),
+                "kth_best_model_path": str(kept),
+                "best_k_models": {str(kept): score} if score is not None else {},
+                "last_model_path": "",
+            }
+        )
 
 
 class Record(Callback):
@@ -77,16 +105,6 @@ class Lines(ProgressBar):
         values = "  ".join(
             f"{name} {float(value):.4g}"
             for name, value in sorted(metrics.items())
-            if not name.endswith("_step")
+            if name not in ("train/lr", "train/memory_mb")
         )
         print(f"epoch {trainer.current_epoch + 1}  {values}", flush=True)
-
-
-def shared_callbacks(task: Task, folder: Path, record: Record, settings: Any) -> list[Callback]:
-    """The callbacks of every run, as far as the trainer's ``settings`` want them."""
-    callbacks: list[Callback] = [record, Throughput()]
-    if settings.enable_checkpointing is not False:
-        callbacks += checkpoints(task, folder)
-    if settings.enable_progress_bar is not False:
-        callbacks.append(Bar() if sys.stdout.isatty() else Lines())
-    return callbacks

@@ -21,10 +21,8 @@ def explain(parser: ArgumentParser, message: str) -> str:
 
 def _keys(parser: ArgumentParser) -> list[str]:
     """Every key that ``parser`` takes, dotted."""
-    keys = (action.dest for action in parser._actions)
-    return sorted(
-        {key for key in keys if key not in ("help", "print_config") and "help" not in key}
-    )
+    keys = {action.dest for action in parser._actions}
+    return sorted(key for key in keys if not key.endswith("help") and not key.startswith("print_"))
 
 
 def _arguments(class_path: str) -> list[str]:
@@ -59,6 +57,9 @@ def _no_key(parser: ArgumentParser, message: str, match: re.Match[str]) -> str:
     top = sorted({known.partition(".")[0] for known in keys})
     head = key.partition(".")[0]
     if head not in top:
+        # `--max_epochs` for `--trainer.max_epochs`.
+        if full := [known for known in keys if known.endswith(f".{key}")]:
+            return f"there is no key {key!r}; did you mean {' or '.join(full)}?"
         return f"there is no key {head!r}; {nearest(head, top)}"
     return _under(key, keys)
 
@@ -95,19 +96,35 @@ def _wrong_class(parser: ArgumentParser, message: str, match: re.Match[str]) -> 
 
 def _wrong_type(parser: ArgumentParser, message: str, match: re.Match[str]) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', message)
-    wanted = re.findall(r"Expected (?:a|one of) (?:<class '([\w.]+)'>|([^.\n]+))", message)
+    wanted = re.findall(
+        r"Expected (?:a|one of) (?:<class '([\w.]+)'>|(.+?))(?:\. Got|\n|$)", message
+    )
     names = list(dict.fromkeys(a or b for a, b in wanted))
     # Every error inside a class ends with "Expected a NoneType", which is about the class itself.
     if len(keys) > 1:
         names = [name for name in names if name != "NoneType"] or names
     got = re.search(r"Got value: (.*)", message) or re.search(r"Given value: (.*)", message)
     came = got[1].strip() if got else "something else"
-    kinds = " or ".join("null" if name == "NoneType" else name for name in names)
+    kinds = " or ".join(_kind(name) for name in names)
     return f"{'.'.join(keys)} wants {kinds}, got {came!r}"
 
 
+def _kind(name: str) -> str:
+    """``typing.Literal['a', 'b']`` as ``'a', 'b'``; ``NoneType`` as YAML writes it."""
+    literal = re.match(r"typing\.Literal\[(.*)\]", name)
+    return literal[1] if literal else {"NoneType": "null"}.get(name, name)
+
+
+def _no_value(parser: ArgumentParser, message: str, match: re.Match[str]) -> str:
+    return f"{match['option']} wants a value"
+
+
+def _unset(parser: ArgumentParser, message: str, match: re.Match[str]) -> str:
+    return f"{match['path']} needs a value for {match['names'].strip()}"
+
+
 def _missing(parser: ArgumentParser, message: str, match: re.Match[str]) -> str:
-    return f"the key {match['key']!r} is missing"
+    return f"the recipe lacks {match['names']}"
 
 
 def _no_file(parser: ArgumentParser, message: str, match: re.Match[str]) -> str:
@@ -120,10 +137,13 @@ def _bad_yaml(parser: ArgumentParser, message: str, match: re.Match[str]) -> str
 
 _PROBLEM = r"Problem with given class_path '(?P<path>[^']+)':\s+"
 
+# From the narrowest to the widest: the first that is found speaks.
 _CAUSES = (
     (r"Problems parsing config: (?P<why>[\s\S]+)", _bad_yaml),
     (_PROBLEM + r"Option '(?P<key>[^']+)' is not accepted", _not_of_class),
     (_PROBLEM + r"module '(?P<module>[^']+)' has no attribute '(?P<name>[^']+)'", _no_attribute),
+    (_PROBLEM + r"unrecognized arguments: --(?P<key>[^=\s]+)", _not_of_class),
+    (_PROBLEM + r"the following arguments are required: (?P<names>.+)", _unset),
     (_PROBLEM + r"No module named '(?P<module>[^']+)'", _no_module),
     (
         r"Parser key \"(?P<key>[^\"]+)\":[\s\S]*"
@@ -137,7 +157,8 @@ _CAUSES = (
     (r"Group '(?P<group>[^']+)' does not accept option '(?P<key>[^']+)'", _not_in_group),
     (r"Option '(?P<key>[^']+)' is not accepted", _no_key),
     (r"unrecognized arguments: (?P<words>.+)", _no_option),
+    (r"argument (?P<option>--\S+): expected one argument", _no_value),
     (r"File does not exist: '(?P<path>[^']+)'", _no_file),
-    (r"[Kk]ey \"(?P<key>[^\"]+)\" is required", _missing),
+    (r"the following arguments are required: (?P<names>.+)", _missing),
     (r"Expected (a|one of) ", _wrong_type),
 )

@@ -21,7 +21,7 @@ def session(verb: str, words: Sequence[str]) -> Iterator[Experiment]:
     if not words or words[0].startswith("-"):
         raise UsageError(f"tristate {verb} wants a RECIPE first; `tristate list` shows them")
     _hush()
-    experiment = Experiment(["tristate", verb, *words], words[0], words[1:])
+    experiment = Experiment(verb, words[0], words[1:])
     try:
         announce(experiment)
         yield experiment
@@ -36,15 +36,39 @@ def session(verb: str, words: Sequence[str]) -> Iterator[Experiment]:
             experiment.folder.rmdir()
 
 
+# What Lightning tells everybody: absent accelerators, advertisements, and what we say ourselves.
+_NOISE = (
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "\N{ELECTRIC LIGHT BULB} Tip",
+    "`Trainer",
+    "The following callbacks returned",
+    "Restor",
+    "Loaded model weights",
+    "Initializing distributed",
+    "-----",
+    "distributed_backend",
+    "\nDetected KeyboardInterrupt",
+)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not message.startswith(_NOISE) and "Seed set to" not in message
+
+
 def _hush() -> None:
-    """Silence what Lightning tells everybody: which accelerators are absent, tips, seeds."""
+    """Keep the noise of Lightning off the terminal."""
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_is_news)
     # Our sets lie in memory: a worker process would take a core from the model.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     # Lightning's own use of a deprecated check in PyTorch.
-    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
 
 
 def _saved(verb: str, experiment: Experiment) -> str:

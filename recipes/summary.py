@@ -4,6 +4,7 @@ import os
 import statistics
 from pathlib import Path
 
+from tristate.core.checkpoint import save_weights
 from tristate.core.curves import read_curves
 from tristate.core.report import Headline, write_report
 from tristate.recipes.builder import Experiment
@@ -36,6 +37,13 @@ def conclude(experiment: Experiment, stage: str, page: Path | None) -> None:
     if experiment.trainer.is_global_zero:
         line = " ".join(result(experiment, stage))
         print(f"{line}  report {shown(page)}" if page else line, flush=True)
+
+
+def save_best(experiment: Experiment) -> None:
+    """Write the backbone, as it was evaluated last, to ``weights.safetensors``."""
+    if experiment.trainer.is_global_zero and not experiment.trainer.fast_dev_run:
+        backbone = experiment.model.get_submodule("backbone")
+        save_weights(experiment.folder / "weights.safetensors", backbone)
 
 
 def write_page(experiment: Experiment, stage: str, seconds: float | None) -> Path | None:
@@ -85,7 +93,7 @@ def _throughput(metrics: Path) -> dict[str, str]:
         unit, _, per = name.partition("_per_")
         if per and "train" in stages:
             median = statistics.median(value for _, value in stages["train"])
-            rates["throughput"] = f"{_count(median)} {unit} / {per[0]}"
+            rates["throughput"] = f"{_count(float(f'{median:.3g}'))} {unit}/{per[0]}"
     return rates
 
 
@@ -94,7 +102,7 @@ def _count(number: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 10 * size or (number >= size and size > 1e3):
             return f"{number / size:.3g} {letter}"
-    return f"{number:.4g}"
+    return f"{number:,.4g}"
 
 
 def _duration(seconds: float) -> str:

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 
-from tristate.core.checkpoint import save_weights
+from tristate.core.checkpoint import load_weights
 from tristate.recipes.builder import Experiment
 from tristate.recipes.session import session
-from tristate.recipes.summary import conclude, write_page
+from tristate.recipes.summary import conclude, save_best, write_page
 from tristate.recipes.usage import UsageError
 
 
@@ -15,6 +15,7 @@ def run(words: Sequence[str]) -> int:
     with session("run", words) as experiment:
         seconds = _fit(experiment)
         _evaluate(experiment, "test", _best(experiment))
+        save_best(experiment)
         conclude(experiment, "test", write_page(experiment, "test", seconds))
     return 0
 
@@ -24,6 +25,7 @@ def fit(words: Sequence[str]) -> int:
     with session("fit", words) as experiment:
         seconds = _fit(experiment)
         _evaluate(experiment, "validate", _best(experiment))
+        save_best(experiment)
         conclude(experiment, "val", write_page(experiment, "val", seconds))
     return 0
 
@@ -53,6 +55,7 @@ def predict(words: Sequence[str]) -> int:
 
 def _fit(experiment: Experiment) -> float:
     """Train, and return what it took in seconds."""
+    _check(experiment)
     began = time.monotonic()
     experiment.trainer.fit(
         experiment.model,
@@ -78,7 +81,14 @@ def _given(experiment: Experiment) -> str | None:
             "nothing to evaluate: name a checkpoint with --ckpt_path FILE, "
             "or weights with --model.pretrained"
         )
+    _check(experiment)
     return path
+
+
+def _check(experiment: Experiment) -> None:
+    """Refuse a checkpoint that is damaged, unsafe or of another model, before anything starts."""
+    if experiment.config.ckpt_path is not None:
+        load_weights(experiment.config.ckpt_path, experiment.model)
 
 
 def _evaluate(experiment: Experiment, verb: str, ckpt_path: str | None) -> None:
