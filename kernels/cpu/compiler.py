@@ -1,0 +1,169 @@
+"""Turns a kernel into an entry point that any thread can call, and keeps the machine code on disk.
+
+numba notices a change in one file only. Kernels are spread over several, so the folder of their
+machine code is named by a hash of all of them; numba adds the processor's name and features.
+"""
+
+import hashlib
+import os
+import tempfile
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
+from numba.extending import intrinsic
+
+import tristate.kernels
+from tristate.kernels.cpu.vector import jit, load_word
+
+
+def entry_point(module: str, name: str, n_arguments: int) -> int:
+    """The address of a C function ``void(void *block)`` that runs tasks until none is left.
+
+    Args:
+        module: where the kernel is defined.
+        name: its name there; a ``jit`` function of the task and ``n_arguments`` integers.
+        n_arguments: how many words of the block it is given.
+    """
+    kernel = getattr(import_module(module), name)
+    unpack = _unpack(n_arguments)
+
+    def work(block):
+        task = _claim(block)
+        while task < load_word(block + 8):
+            kernel(task, *unpack(block + 16))
+            task = _claim(block)
+
+    work.__qualname__ = work.__name__ = f"{module.rpartition('.')[2]}.{name}"
+    # numba says "cfunc", but compiles nothing until asked, so that a cache can be put in place.
+    compiled: Any = CFunc(
+        work,
+        normalize_signature(types.void(types.int64)),
+        locals={},
+        options={"error_model": "numpy"},
+    )
+    compiled._cache = _Cache(work)
+    compiled.compile()
+    # Without a reference the machine code would be freed.
+    _alive.append(compiled)
+    return compiled.address
+
+
+_alive: list[Any] = []
+# To a type checker an intrinsic still takes the context that numba fills in.
+_intrinsic: Any = intrinsic
+
+
+@_intrinsic
+def _claim(context: Any, block: Any):
+    """The next task, which no other thread gets."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.PointerType())
+        return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
+def _unpack(count: int) -> Any:
+    """A function that reads that many words from an address."""
+
+    @_intrinsic
+    def words(context: Any, address: Any):
+        result = types.UniTuple(types.int64, count)
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            word = ir.IntType(64)
+            found = []
+            for i in range(count):
+                place = builder.add(values[0], ir.Constant(word, 8 * i))
+                pointer = builder.inttoptr(place, ir.PointerType())
+                found.append(builder.load(pointer, typ=word, align=8))
+            return context.make_tuple(builder, signature.return_type, found)
+
+        return result(types.int64), generate
+
+    @jit
+    def unpack(address):
+        return words(address)
+
+    return unpack
+
+
+class _Locator(_CacheLocator):
+    """Machine code lies in :func:`cache_folder`; the folder's name is its version."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def get_cache_path(self) -> Any:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> Any:
+        return _stamp()
+
+    def get_disambiguator(self) -> Any:
+        return ""
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> "_Locator":
+        return cls(py_func)
+
+
+class _Files(CompileResultCacheImpl):
+    _locator_classes = [_Locator]
+
+
+class _Cache(FunctionCache):
+    _impl_class = _Files
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        # numba would add the kernel that the function closes over, as it is in this process.
+        return sig, codegen.magic_tuple(), self._py_func.__qualname__
+
+
+@cache
+def _stamp() -> str:
+    """A hash of everything that the machine code depends on but the processor."""
+    root = Path(tristate.kernels.__path__[0])
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def cache_folder() -> Path:
+    """Where machine code is kept: in ``$XDG_CACHE_HOME``, ``~/.cache`` or a temporary folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    shared = Path(tempfile.gettempdir()) / f"tristate-{user}"
+    for folder in (Path(home) / "tristate", shared):
+        folder = folder / "kernels" / _stamp()
+        if _usable(folder):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="tristate-"))
+
+
+def _usable(folder: Path) -> bool:
+    """Whether the folder is, or now is, one that this user alone writes to."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return False
+    # What is read from it is run: in a shared temporary folder somebody else may have made it.
+    return not hasattr(os, "getuid") or all(
+        place.stat().st_uid == os.getuid()
+        for place in (folder, folder.parent, folder.parent.parent)
+    )

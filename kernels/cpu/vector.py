@@ -1,0 +1,226 @@
+"""Sixteen float32 numbers at once, as a numba type, and what can be done with them.
+
+The type is LLVM's ``<16 x float>``: one register with AVX-512, two with AVX2, four on arm64. The
+same source becomes plain vector code on each, which numba's own loops only do where LLVM can prove
+enough about them. Memory is reached by address (an int64, in bytes), aligned or not.
+
+Source: the functions are LLVM's, https://llvm.org/docs/LangRef.html.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core.datamodel import models
+from numba.extending import intrinsic, register_model
+
+LANES = 16
+VECTOR_BYTES = 4 * LANES
+
+# "contract" would be right too, but the kernels say fma where they mean it. Never reassoc: it folds
+# the rounding trick of exp2 away.
+jit: Callable[..., Any] = numba.njit(error_model="numpy", forceinline=True, nogil=True)
+"""Compiles a function that becomes part of the kernel that calls it."""
+
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+_SHORTS = ir.VectorType(ir.IntType(16), LANES)
+_HALVES = ir.VectorType(ir.HalfType(), LANES)
+
+
+class _Vector(types.Type):
+    """The numba type."""
+
+    def __init__(self) -> None:
+        super().__init__("float32x16")
+
+
+vector = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    """Its values are LLVM values."""
+
+    def __init__(self, manager: Any, numba_type: types.Type) -> None:
+        super().__init__(manager, numba_type, _FLOATS)
+
+
+def _function(result: types.Type, arguments: tuple[types.Type, ...], build: Callable[..., Any]):
+    """A numba function of these types whose body ``build(builder, *values)`` writes in LLVM."""
+
+    def define(typing_context: Any, *given: types.Type):
+        def generate(context: Any, builder: Any, signature: Any, values: Any):
+            return build(builder, *values)
+
+        return result(*arguments), generate
+
+    # numba wants to see as many names as there are arguments.
+    names = ", ".join(f"x{i}" for i in range(len(arguments)))
+    scope: dict[str, Any] = {"define": define}
+    exec(f"def typed(context, {names}):\n    return define(context, {names})", scope)
+    return intrinsic(scope["typed"])
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, ir.PointerType())
+
+
+def _load(kind: Any, alignment: int, convert: Callable[[Any, Any], Any] | None = None):
+    def build(builder: Any, address: Any) -> Any:
+        value = builder.load(_pointer(builder, address), typ=kind, align=alignment)
+        return convert(builder, value) if convert else value
+
+    return build
+
+
+def _store(alignment: int, convert: Callable[[Any, Any], Any] | None = None):
+    def build(builder: Any, address: Any, value: Any) -> Any:
+        value = convert(builder, value) if convert else value
+        builder.store(value, _pointer(builder, address), align=alignment)
+        return ir.Constant(ir.IntType(8), None)
+
+    return build
+
+
+def _call(name: str, result: Any, *flags: str):
+    def build(builder: Any, *values: Any) -> Any:
+        kind = ir.FunctionType(result, [value.type for value in values])
+        declared = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(declared, values, fastmath=flags)
+
+    return build
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    one = builder.insert_element(
+        ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+    )
+    zeros = ir.Constant(_INTS, [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), zeros)
+
+
+def _all(kind: Any, value: int) -> Any:
+    return ir.Constant(kind, [value] * LANES)
+
+
+def _from_bfloat16(builder: Any, value: Any) -> Any:
+    wide = builder.shl(builder.zext(value, _INTS), _all(_INTS, 16))
+    return builder.bitcast(wide, _FLOATS)
+
+
+def _to_bfloat16(builder: Any, value: Any) -> Any:
+    bits = builder.bitcast(value, _INTS)
+    # To the nearest, ties to the even one; a NaN keeps a bit that says so.
+    odd = builder.and_(builder.lshr(bits, _all(_INTS, 16)), _all(_INTS, 1))
+    rounded = builder.add(builder.add(bits, odd), _all(_INTS, 0x7FFF))
+    nan = builder.fcmp_unordered("uno", value, value)
+    quiet = builder.or_(bits, _all(_INTS, 0x400000))
+    kept = builder.select(nan, quiet, rounded)
+    return builder.trunc(builder.lshr(kept, _all(_INTS, 16)), _SHORTS)
+
+
+def _maximum(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+
+
+def _minimum(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), y, x)
+
+
+def _scale(builder: Any, x: Any, exponent: Any) -> Any:
+    bits = builder.bitcast(exponent, _INTS)
+    sum_ = builder.add(builder.bitcast(x, _INTS), builder.shl(bits, _all(_INTS, 23)))
+    return builder.bitcast(sum_, _FLOATS)
+
+
+def _sum_lanes(builder: Any, x: Any) -> Any:
+    name, real = "llvm.vector.reduce.fadd.v16f32", ir.FloatType()
+    build = _call(name, real, "reassoc")
+    return build(builder, ir.Constant(real, 0.0), x)
+
+
+def _transpose(builder: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+    """Sixteen rows to sixteen columns by four rounds of exchanges between rows, 1 to 8 apart."""
+    rows = []
+    for i in range(LANES):
+        offset = builder.mul(source_step, ir.Constant(ir.IntType(64), i))
+        rows.append(_load(_FLOATS, 4)(builder, builder.add(source, offset)))
+    for apart in (8, 4, 2, 1):
+        low = [i if not i & apart else LANES + i - apart for i in range(LANES)]
+        high = [i + apart if not i & apart else LANES + i for i in range(LANES)]
+        for i in range(LANES):
+            if not i & apart:
+                first, second = rows[i], rows[i + apart]
+                rows[i] = builder.shuffle_vector(first, second, ir.Constant(_INTS, low))
+                rows[i + apart] = builder.shuffle_vector(first, second, ir.Constant(_INTS, high))
+    for i in range(LANES):
+        offset = builder.mul(target_step, ir.Constant(ir.IntType(64), i))
+        _store(4)(builder, builder.add(target, offset), rows[i])
+    return ir.Constant(ir.IntType(8), None)
+
+
+_int, _float, _none = types.int64, types.float32, types.none
+
+load = _function(vector, (_int,), _load(_FLOATS, 4))
+"""The 16 float32 at an address."""
+load_bfloat16 = _function(vector, (_int,), _load(_SHORTS, 2, _from_bfloat16))
+"""The 16 bfloat16 at an address."""
+load_float16 = _function(
+    vector, (_int,), _load(_HALVES, 2, lambda builder, x: builder.fpext(x, _FLOATS))
+)
+"""The 16 float16 at an address."""
+load_one = _function(_float, (_int,), _load(ir.FloatType(), 4))
+"""The float32 at an address."""
+load_int = _function(types.int32, (_int,), _load(ir.IntType(32), 4))
+"""The int32 at an address."""
+load_short = _function(types.int16, (_int,), _load(ir.IntType(16), 2))
+"""The int16 (or the bits of a 16-bit float) at an address."""
+load_word = _function(_int, (_int,), _load(ir.IntType(64), 8))
+"""The int64 at an address."""
+
+store = _function(_none, (_int, vector), _store(4))
+"""Write 16 float32 to an address."""
+store_bfloat16 = _function(_none, (_int, vector), _store(2, _to_bfloat16))
+"""Write 16 bfloat16 to an address, rounded to the nearest."""
+store_float16 = _function(
+    _none, (_int, vector), _store(2, lambda builder, x: builder.fptrunc(x, _HALVES))
+)
+"""Write 16 float16 to an address, rounded to the nearest."""
+store_one = _function(_none, (_int, _float), _store(4))
+"""Write a float32 to an address."""
+store_int = _function(_none, (_int, types.int32), _store(4))
+"""Write an int32 to an address."""
+store_short = _function(_none, (_int, types.int16), _store(2))
+"""Write an int16 to an address."""
+
+splat = _function(vector, (_float,), _splat)
+"""One number in all lanes."""
+add = _function(vector, (vector, vector), lambda builder, x, y: builder.fadd(x, y))
+"""``x + y``."""
+sub = _function(vector, (vector, vector), lambda builder, x, y: builder.fsub(x, y))
+"""``x - y``."""
+mul = _function(vector, (vector, vector), lambda builder, x, y: builder.fmul(x, y))
+"""``x * y``."""
+div = _function(vector, (vector, vector), lambda builder, x, y: builder.fdiv(x, y))
+"""``x / y``."""
+neg = _function(vector, (vector,), lambda builder, x: builder.fneg(x))
+"""``-x``."""
+fma = _function(vector, (vector, vector, vector), _call("llvm.fma.v16f32", _FLOATS))
+"""``x * y + z``, rounded once."""
+absolute = _function(vector, (vector,), _call("llvm.fabs.v16f32", _FLOATS))
+"""``|x|``."""
+sqrt = _function(vector, (vector,), _call("llvm.sqrt.v16f32", _FLOATS))
+"""The square root."""
+maximum = _function(vector, (vector, vector), _maximum)
+"""The larger one of ``x`` and ``y``; ``x`` where it is NaN."""
+minimum = _function(vector, (vector, vector), _minimum)
+"""The smaller one of ``x`` and ``y``; ``x`` where it is NaN."""
+scale = _function(vector, (vector, vector), _scale)
+"""``x`` times two to the whole number that stands in the low bits of the second one's mantissa."""
+sum_lanes = _function(_float, (vector,), _sum_lanes)
+"""The sum of the 16 numbers."""
+transpose = _function(_none, (_int, _int, _int, _int), _transpose)
+"""Transpose 16 rows of 16 float32: from an address and bytes between rows, to another such pair."""
