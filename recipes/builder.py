@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,7 +19,7 @@ from tristate.core.errors import UserError
 from tristate.core.task import Task
 from tristate.recipes import catalog
 from tristate.recipes.callbacks import Bar, Lines, Record, checkpoints
-from tristate.recipes.sentences import explain
+from tristate.recipes.sentences import explain, keys_of_class, keys_of_parser
 from tristate.recipes.usage import UsageError
 
 
@@ -39,7 +41,7 @@ class Experiment(LightningCLI):
 
     def __init__(self, verb: str, recipe: str, words: Sequence[str]) -> None:
         self.verb, self.command = verb, ["tristate", verb, recipe, *words]
-        path = catalog.find(recipe)
+        self.path = path = catalog.find(recipe)
         name = path.stem if path == Path(recipe) else recipe
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         super().__init__(
@@ -80,10 +82,20 @@ class Experiment(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise UsageError(explain(parser, str(error))) from error
+            raise UsageError(explain(str(error), self._keys())) from error
         checkpoint = self.config.ckpt_path
         if checkpoint is not None and not Path(checkpoint).is_file():
             raise UsageError(f"there is no checkpoint {checkpoint}")
+
+    def _keys(self) -> list[str]:
+        """All keys of this recipe, as far as it can be read, for the nearest one."""
+        keys = keys_of_parser(self.parser)
+        with suppress(yaml.YAMLError, AttributeError, ImportError, KeyError, TypeError, ValueError):
+            recipe = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+            for group in ("model", "data"):
+                names = keys_of_class(recipe[group]["class_path"])
+                keys += [f"{group}.{name}" for name in names]
+        return keys
 
     def instantiate_classes(self) -> None:
         """Build data, task and trainer; what a constructor refuses is one sentence, too."""

@@ -97,14 +97,13 @@ def show(words: Sequence[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 1, 0)
-    )
-    for column in ("recipe", "model", "data", "cost", "expected result"):
-        table.add_column(column, overflow="fold", no_wrap=column == "recipe")
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 1, 0))
+    table.add_column("recipe", style="bold", no_wrap=True)
+    table.add_column("model and data")
+    table.add_column("cost and expected result")
     for name, entry in entries.items():
-        result = f"{entry.result}\n({entry.source})"
-        table.add_row(name, entry.model, entry.data, entry.cost, result)
+        result = f"{entry.cost}\n{entry.result}\n({entry.source})"
+        table.add_row(name, f"{entry.model}\n{entry.data}", result)
     Console(markup=False, highlight=False).print(table)
     return 0
 
