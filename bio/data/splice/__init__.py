@@ -1,0 +1,1 @@
+"""Splice sites of Drosophila melanogaster: windows of 80 bases, and the genes they come from."""
