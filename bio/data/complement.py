@@ -1,5 +1,6 @@
 """The other strand, read in its own direction: of letters and of ids."""
 
+import torch
 from torch import Tensor
 
 _BASES = str.maketrans("ACGTacgt", "TGCAtgca")
@@ -34,6 +35,6 @@ def reverse_complement_ids(ids: Tensor, complement: Tensor, pad_id: int | None =
         return other
     # The padding came to stand on the right: turn each row until it is on the left again.
     length = ids.shape[-1]
-    padding = (ids != pad_id).cummax(-1).values.logical_not().sum(-1, keepdim=True)
-    places = ids.new_tensor(range(length)) - padding
+    padding = (ids != pad_id).long().cummax(-1).values.eq(0).sum(-1, keepdim=True)
+    places = torch.arange(length, device=ids.device) - padding
     return other.gather(-1, places.remainder(length))

@@ -1,10 +1,9 @@
-"""Data modules to pretrain on: random windows of a genome, tested on what was never trained on."""
+"""A data module to pretrain on: random windows of a genome, tested on what was never trained on."""
 
 from typing import Any
 
 from tristate.bio.data.bed import Interval, read_bed
 from tristate.bio.data.fasta import Genome
-from tristate.bio.data.markov import EMBEDDED
 from tristate.bio.data.sources import NamedWindows, RandomExamples, Reader, TiledExamples
 from tristate.bio.data.tokenize import CharacterTokenizer, caduceus_tokenizer
 from tristate.bio.data.windows import (
@@ -12,6 +11,7 @@ from tristate.bio.data.windows import (
     require_disjoint,
     split_by_chromosome,
     split_by_position,
+    tile,
 )
 from tristate.core.data import DataModule
 from tristate.core.errors import UserError
@@ -183,48 +183,3 @@ class GenomeWindows(DataModule):
         if not regions:
             raise UserError(f"nothing of {self.fasta} is in the part {part!r}: see bed and shares")
         return regions
-
-
-class EcoliWindows(GenomeWindows):
-    """Windows of the embedded genome of Escherichia coli; its last tenth is to test on.
-
-    Args:
-        length: ids of an input.
-        batch_size: windows of a batch.
-        windows_per_epoch: training windows of an epoch, of all processes together.
-        mask_rate: share of letters to be guessed (0.15 as BERT); None for the next letter.
-        both_strands: read every other training window on the other strand.
-        val_share: share of the genome, before the last tenth, to validate on.
-        workers: processes that prepare batches; none are needed.
-        seed: root of all that is random; None takes the run's global seed.
-        predict_bed: intervals to predict for; None for the test windows.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-
-    def __init__(
-        self,
-        length: int = 1024,
-        batch_size: int = 8,
-        windows_per_epoch: int = 1024,
-        mask_rate: float | None = None,
-        both_strands: bool = True,
-        val_share: float = 0.02,
-        workers: int = 0,
-        seed: int | None = None,
-        predict_bed: str | None = None,
-    ) -> None:
-        super().__init__(
-            str(EMBEDDED),
-            length=length,
-            batch_size=batch_size,
-            windows_per_epoch=windows_per_epoch,
-            mask_rate=mask_rate,
-            both_strands=both_strands,
-            val_share=val_share,
-            test_share=0.1,
-            workers=workers,
-            seed=seed,
-            predict_bed=predict_bed,
-        )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tristate.bio.data.ecoli_windows import EMBEDDED
 from tristate.bio.data.fasta import Genome
 
-EMBEDDED = Path(__file__).parent / "ecoli" / "MG1655-K12.fa.gz"
 ORDERS = (0, 3, 5, 7, 9)
 
 
