@@ -1,6 +1,7 @@
 """Weights on disk: safetensors, or PyTorch's own files read without running what is in them."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,10 +108,13 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _torch_file(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch wonders at a pickle that is not its own, then refuses it.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # A file of another kind ends up here, too: only a pickle of PyTorch's names globals.
-        if "global" not in str(error).lower():
+        # A text ends up here, too: only a zip file or a pickle begins with these.
+        if not path.read_bytes()[:2].startswith((b"PK", b"\x80")):
             raise UserError(_damaged(path)) from error
         raise UserError(
             f"{path} is refused: it holds Python objects that could run code, and only plain "

@@ -73,8 +73,8 @@ def confusions(counts: Tensor, names: Sequence[str], limit: int = 30) -> str:
     rows: list[list[str]] = []
     for count, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
         if count:
-            true, predicted = divmod(place, len(names))
-            rows.append([names[true], names[predicted], str(count)])
+            true, predicted = divmod(int(place), len(names))
+            rows.append([str(names[true]), str(names[predicted]), str(count)])
     return table(("true class", "taken for", "times"), rows)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tristate.core.checkpoint import read_weights, some
 from tristate.core.errors import UserError
+from tristate.kernels.registry import nearest
 
 LEAST = 0.5  # share of the model's numbers that must come from the file
 
@@ -76,9 +77,12 @@ def _fetch(source: str) -> dict[str, Tensor]:
             raise UserError(f"{source!r} must be hf:OWNER/REPO or hf:OWNER/REPO/FILE")
         return _from_hub(f"{owner}/{repository}", file)
     if timm.is_model(source):
-        cfg: Any = timm.get_pretrained_cfg(source)
-        if cfg is None or not cfg.has_weights:
+        known = timm.list_pretrained(f"{source.partition('.')[0]}.*")
+        if not known:
             raise UserError(f"there are no released weights for {source}: name a file")
+        if "." in source and source not in known:
+            raise UserError(f"there are no weights {source}; {nearest(source, known)}")
+        cfg: Any = timm.get_pretrained_cfg(source)
         if cfg.file:
             return read_weights(cfg.file)
         if cfg.hf_hub_id:

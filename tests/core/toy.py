@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -13,8 +14,13 @@ from tristate.core.data import DataModule
 from tristate.core.loader import Items
 from tristate.core.task import Task
 
-# Lightning asks in a way that PyTorch has deprecated; nothing here can change that.
-LIGHTNING = "ignore:.*LeafSpec:FutureWarning"
+# Lightning asks in a way that PyTorch has deprecated; and it wonders at the checkpoints of a run
+# that these tests resume elsewhere.
+LIGHTNING = (
+    "ignore:.*LeafSpec:FutureWarning",
+    "ignore:The dirpath has changed",
+    "ignore:Checkpoint directory .* is not empty",
+)
 
 ITEMS, BATCH = 40, 8  # five batches an epoch
 
@@ -72,7 +78,7 @@ class Diary(Callback):
         self.train, self.val = [], []
         self.end_after, self.end = end_after, end
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+    def on_train_batch_end(self, trainer, pl_module, outputs: Any, batch, batch_idx):
         self.train.append(float(outputs["loss"]).hex())
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):

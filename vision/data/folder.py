@@ -28,9 +28,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 class ImageFolder(DataModule):
     """Images in ``root/train/CLASS/*`` and ``root/val/CLASS/*``, and ``root/test`` if it is there.
 
-    Each part may be a folder, a tar file of the same layout (``train.tar``) or one that holds a tar
-    file for each class, or a folder of such. Without ``test`` the validation part is tested on. Files are read and augmented by
-    ``timm.data``.
+    Each part may be a folder, a tar file of the same layout (``train.tar``) or one that holds a
+    tar file for each class, or a folder of such. Without ``test`` the validation part is tested
+    on. Files are read and augmented by ``timm.data``.
 
     Args:
         root: folder of the parts.
@@ -80,7 +80,7 @@ class ImageFolder(DataModule):
         self._readers: dict[Path, tuple[Any, list[str]]] = {}
         self.mean, self.std, self.image_size = list(mean), list(std), image_size
         shared: dict[str, Any] = {"input_size": image_size, "mean": mean, "std": std}
-        self.augment: Callable[[Image.Image], Tensor] = create_transform(
+        self.augment: Any = create_transform(
             **shared,
             is_training=True,
             scale=scale,
@@ -91,7 +91,7 @@ class ImageFolder(DataModule):
             re_prob=random_erasing,
             re_mode="pixel",
         )
-        self.plain: Callable[[Image.Image], Tensor] = create_transform(
+        self.plain: Any = create_transform(
             **shared,
             crop_pct=crop_pct,
             interpolation="bicubic" if interpolation == "random" else interpolation,
@@ -130,7 +130,7 @@ class ImageFolder(DataModule):
         )
 
     def _reader(self, part: str) -> tuple[Any, list[str]]:
-        """timm's reader of a part, and the class names by its labels; read once."""
+        """The reader of a part, and the class names by its labels; read once."""
         path = self._find(part)
         if path not in self._readers:
             self._readers[path] = _tar_reader(path) if _is_tar(path) else _folder_reader(path)
@@ -197,7 +197,7 @@ def _tar_reader(path: Path) -> tuple[ReaderImageInTar, list[str]]:
             f"{path} is no tar file of images in class folders, or cut short ({error}): "
             "fetch it again"
         ) from error
-    return reader, list(reader.class_name_to_idx)
+    return reader, list(reader.class_name_to_idx or {})
 
 
 def _folder_reader(path: Path) -> tuple[ReaderImageFolder, list[str]]:
