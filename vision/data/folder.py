@@ -1,5 +1,6 @@
 """Images in folders, one for each class, as ImageNet's; or in tar files of such folders."""
 
+import os
 import tarfile
 from collections.abc import Callable
 from functools import cached_property
@@ -189,15 +190,25 @@ def _is_tar(path: Path) -> bool:
 
 
 def _tar_reader(path: Path) -> tuple[ReaderImageInTar, list[str]]:
+    for file in [path] if path.is_file() else path.glob("*.tar"):
+        _check_end(file)
     try:
         # timm's cache of the members would be a pickle beside the data.
         reader = ReaderImageInTar(str(path), cache_tarinfo=False)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise UserError(
-            f"{path} is no tar file of images in class folders, or cut short ({error}): "
-            "fetch it again"
+            f"{path} is damaged or holds no images in class folders ({error}): fetch it again"
         ) from error
     return reader, list(reader.class_name_to_idx or {})
+
+
+def _check_end(path: Path) -> None:
+    """Refuse a tar file without its end, two blocks of zeros: some cuts read as a short file."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1024))
+        if size < 1024 or any(file.read()):
+            raise UserError(f"{path} ({size} bytes) is no tar file or cut short: fetch it again")
 
 
 def _folder_reader(path: Path) -> tuple[ReaderImageFolder, list[str]]:
