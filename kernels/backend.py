@@ -6,7 +6,6 @@ none. A backend that was asked for by name runs or raises.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,21 +14,22 @@ from tristate.kernels.registry import nearest
 
 NAMES = ("reference", "cpu", "triton")
 
+# The fast backend of each kind of device.
+_FAST = {"cpu": "cpu", "cuda": "triton", "xpu": "triton"}
+
 _forced: str | None = None
 
 
-@cache
-def cpu_is_fast() -> bool:
-    """Whether this processor has the fused multiply-add vectors that the kernels are made of."""
-    # On plain x86-64 every fma becomes a library call, slower than the reference.
-    return torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+# Whether this processor has the fused multiply-add vectors that the kernels are made of: on plain
+# x86-64 every fma becomes a library call, slower than the reference. Asked once, here: it can't be
+# asked while torch.compile traces.
+_CPU_IS_FAST = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 
 
-@cache
 def available_backends() -> tuple[str, ...]:
     """Names of the backends that this machine can run."""
     names = ["reference"]
-    if cpu_is_fast():
+    if _CPU_IS_FAST:
         names.append("cpu")
     if torch.cuda.is_available() or torch.xpu.is_available():
         names.append("triton")
@@ -68,9 +68,9 @@ def choose(op: str, tensor: Tensor, requested: str, offered: Sequence[str]) -> s
     """
     name = requested if requested != "auto" else _forced
     if name is None:
-        name = "cpu" if tensor.device.type == "cpu" else "triton"
+        name = _FAST.get(tensor.device.type, "reference")
         # Double precision is asked for where exactness matters: only the reference keeps it.
-        runs = name in offered and name in available_backends() and tensor.dtype != torch.float64
+        runs = name in offered and tensor.dtype != torch.float64 and (name != "cpu" or _CPU_IS_FAST)
         return name if runs else "reference"
     if name not in NAMES:
         raise ValueError(f"unknown backend {name!r}; {nearest(name, ('auto', *NAMES))}")
