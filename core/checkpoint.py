@@ -28,7 +28,8 @@ def save_weights(path: str | Path, module: nn.Module) -> None:
     """
     path = Path(path)
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    require_finite(state, f"{path} is not written")
+    if broken := not_finite(state):
+        raise UserError(f"{path} is not written: {broken} is no longer finite; lower lr")
     # Shared memory is refused by safetensors: every name gets its own.
     seen: set[int] = set()
     for name, value in state.items():
@@ -129,15 +130,12 @@ def _damaged(path: Path) -> str:
     return f"{path} ({size} bytes) is cut short or no file of weights: fetch or save it again"
 
 
-def require_finite(state: Mapping[str, Tensor], note: str) -> None:
-    """Refuse weights with a NaN or an infinity.
-
-    Raises:
-        UserError: there is one; the sentence ends with ``note``.
-    """
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinity, if there is one."""
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"{name} is no longer finite: lower lr or clip gradients; {note}")
+            return name
+    return None
 
 
 def some(names: list[str]) -> str:

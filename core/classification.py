@@ -3,6 +3,7 @@
 from html import escape
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,6 +78,8 @@ class Classification(Task):
             if classes > 5:
                 self.metrics[stage]["accuracy_top5"] = _accuracy(classes, 5)  # pyright: ignore
         self.confusion = MulticlassConfusionMatrix(classes)
+        # What the last test found: counts[true, predicted], and items to show.
+        self.confusions = torch.zeros(classes, classes, dtype=torch.long)
         self.right: list[Example] = []
         self.wrong: list[Example] = []
 
@@ -110,8 +113,13 @@ class Classification(Task):
         self._evaluate("val", *batch)
 
     def on_test_start(self) -> None:
-        """Forget the examples of a former test."""
+        """Forget a former test."""
+        self.confusion.reset()
         self.right, self.wrong = [], []
+
+    def on_test_epoch_end(self) -> None:
+        """Count the confusions of all processes."""
+        self.confusions = self.confusion.compute().cpu()
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Log loss and accuracy; keep what the report shows."""
@@ -154,10 +162,9 @@ class Classification(Task):
 
     def report_sections(self) -> list[Section]:
         """Mistakes and right ones, confusion matrix, figures of each class."""
-        counts = self.confusion.confmat.cpu().long()
         sections = [
-            Section("Confusions", confusion_matrix(counts, self.class_names)),
-            Section("Classes", class_table(counts, self.class_names)),
+            Section("Confusions", confusion_matrix(self.confusions, self.class_names)),
+            Section("Classes", class_table(self.confusions, self.class_names)),
         ]
         for title, kept in (("Most confident mistakes", self.wrong), ("Right ones", self.right)):
             if kept:

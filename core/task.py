@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tristate.core.average import WeightAverage
 from tristate.core.callbacks import PredictionWriter, Throughput
-from tristate.core.checkpoint import require_finite
+from tristate.core.checkpoint import not_finite
 from tristate.core.errors import UserError
 from tristate.core.optim import parameter_groups, warmup_cosine
 from tristate.core.report import Section
@@ -161,7 +161,11 @@ class Task(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the run's seed and clock; refuse to write weights that are not finite."""
-        require_finite(checkpoint["state_dict"], self._saved())
+        if broken := not_finite(checkpoint["state_dict"]):
+            raise UserError(
+                f"{broken} is no longer finite after step {checkpoint['global_step']}: lower lr or "
+                f"clip gradients; {self._saved()}"
+            )
         checkpoint["task"] = {"seed": self._seed, "clock_start": self._clock_start}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
