@@ -98,8 +98,8 @@ def _open(path: Path) -> "_Indexed | _InMemory":
     if plain:
         try:
             return _Indexed(path)
-        # Lines of uneven lengths, doubled names and the like: reading the file whole either
-        # works or tells the line.
+        # Lines of uneven lengths, names without bases and the like: reading the file whole
+        # either works or tells the line.
         except (FastaIndexingError, ValueError):
             pass
     return _InMemory(path)
@@ -115,7 +115,7 @@ class _Indexed:
         self._map()
         for name, length in self.lengths.items():
             if not length:
-                raise UserError(f"{path} has no bases for {name!r}")
+                raise ValueError(f"{path} has no bases for {name!r}")
             first, last = self._place(name, 0), self._place(name, length - 1) + 1
             for at in range(first, last, _CHUNK):
                 chunk = self._bytes[at : min(at + _CHUNK, last)]

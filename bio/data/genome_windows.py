@@ -164,9 +164,7 @@ class GenomeWindows(DataModule):
         if self.predict_bed is not None:
             intervals = read_bed(self.predict_bed, self.genome.lengths)
         else:
-            intervals = [
-                t.interval for t in TiledExamples(self.reader, self._regions("test")).tiles
-            ]
+            intervals = [t.interval for t in tile(self._regions("test"), self.length)]
         return self.loader(NamedWindows(self.genome, self.tokenizer, intervals))
 
     def _tiled(self, part: str) -> Loader:
