@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tristate.kernels.conv.layout import empty_like_rows
+from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 _forward = Kernel("tristate.kernels.conv.cpu_kernels", "forward")

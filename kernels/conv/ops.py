@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.conv import reference
-from tristate.kernels.conv.layout import empty_like_rows
+from tristate.kernels.layout import empty_like_rows
 
 
 @torch.library.custom_op("tristate::causal_conv1d", mutates_args=(), device_types="cpu")

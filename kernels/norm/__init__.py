@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tristate.kernels.backend import choose
 from tristate.kernels.checks import expect_floating, expect_one_device, expect_shape
-from tristate.kernels.norm import reference
+from tristate.kernels.norm import ops, reference
 
 __all__ = ["add_norm", "gated_rms_norm"]
 
@@ -50,8 +50,12 @@ def add_norm(
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
     if residual_in_fp32:
         dtype = torch.promote_types(dtype, torch.float32)
-    choose("add_norm", x, backend, ("reference",))
-    out, total = reference.add_norm(x, weight, bias, residual, rms, eps, dtype)
+    if choose("add_norm", x, backend, ("reference", "cpu")) == "cpu":
+        out, total = ops.add_norm(x, weight, bias, residual, rms, eps, dtype)
+        # An op can't hand its own input back.
+        total = x if residual is None and x.dtype == dtype else total
+    else:
+        out, total = reference.add_norm(x, weight, bias, residual, rms, eps, dtype)
     return (out, total) if prenorm else out
 
 
@@ -89,7 +93,8 @@ def gated_rms_norm(
     group_size = x.shape[-1] if group_size is None else group_size
     if group_size < 1 or x.shape[-1] % group_size:
         raise ValueError(f"group_size must divide D = {x.shape[-1]}, got {group_size}")
-    choose("gated_rms_norm", x, backend, ("reference",))
+    if choose("gated_rms_norm", x, backend, ("reference", "cpu")) == "cpu":
+        return ops.gated_rms_norm(x, weight, z, eps, group_size, norm_before_gate)
     return reference.gated_rms_norm(x, weight, z, eps, group_size, norm_before_gate)
 
 

@@ -1,4 +1,4 @@
-"""In which order the axes of a tensor lie in memory."""
+"""How the axes of ``(B, D, L)`` lie in memory."""
 
 from torch import Tensor
 
