@@ -46,6 +46,10 @@ class WeightAverage(Callback):
             self._average, self._updates = {k: v.detach().clone() for k, v in now.items()}, 0
         self._average = {k: v.to(now[k].device) for k, v in self._average.items()}
         self._seen = trainer.global_step
+        # Looked up once: a state dict of many small modules takes as long as the update itself.
+        pairs = [(value, now[key]) for key, value in self._average.items()]
+        self._averaged = [p for p in pairs if p[0].is_floating_point() or p[0].is_complex()]
+        self._copied = [p for p in pairs if not (p[0].is_floating_point() or p[0].is_complex())]
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -62,13 +66,10 @@ class WeightAverage(Callback):
         self._seen = trainer.global_step
         decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
         self._updates += 1
-        now = pl_module.state_dict()
-        averaged = [k for k, v in now.items() if v.is_floating_point() or v.is_complex()]
-        torch._foreach_lerp_(
-            [self._average[k] for k in averaged], [now[k] for k in averaged], 1 - decay
-        )
-        for key in now.keys() - set(averaged):
-            self._average[key].copy_(now[key])
+        averages, values = zip(*self._averaged, strict=True)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+        for kept, value in self._copied:
+            kept.copy_(value)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the module."""

@@ -11,13 +11,13 @@ from torch import Tensor
 
 # More classes than this give a list of confusions instead of a matrix.
 MATRIX_CLASSES = 32
-CELL = 34.0  # side of a matrix cell, in units of the drawing
+CELL = 30.0  # side of a matrix cell, in units of the drawing
 
 
 def confusion_matrix(counts: Tensor, names: Sequence[str]) -> str:
     """A confusion matrix as inline SVG, true classes in rows; a table of pairs for many classes.
 
-    Cells are shaded by the share of their row, in the colour of the text around them.
+    Cells are shaded by the share of their row, in the report's colours where it has them.
 
     Args:
         counts: ``(K, K)`` whole numbers, ``counts[true, predicted]``.
@@ -48,11 +48,13 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> str:
                 continue
             share = float(shares[row, column])
             x, y = left + CELL * column, left + CELL * row
-            # Full strength would hide the number, which has the same colour.
+            colour = "--two" if row == column else "--one"
+            # Full strength would hide the number.
             parts.append(
                 f"<g><title>{label} taken for {escape(other)}: {count}</title>"
                 f'<rect x="{x + 1:.0f}" y="{y + 1:.0f}" width="{CELL - 2:.0f}" '
-                f'height="{CELL - 2:.0f}" rx="4" fill-opacity="{0.06 + 0.34 * share:.2f}"/>'
+                f'height="{CELL - 2:.0f}" rx="4" fill="var({colour},currentColor)" '
+                f'fill-opacity="{0.1 + 0.4 * share**0.5:.2f}"/>'
                 f'<text x="{x + CELL / 2:.0f}" y="{y + CELL / 2 + 4:.0f}" text-anchor="middle">'
                 f"{_short(count)}</text></g>"
             )
@@ -62,7 +64,7 @@ def confusion_matrix(counts: Tensor, names: Sequence[str]) -> str:
     return (
         "<p>Rows are the true classes, columns the predicted ones.</p>"
         f'<svg viewBox="0 0 {extent:.0f} {extent:.0f}" width="{extent:.0f}" role="img" '
-        f'aria-label="{summary}" fill="currentColor" font-size="12">{"".join(parts)}</svg>'
+        f'aria-label="{summary}" fill="currentColor" font-size="13">{"".join(parts)}</svg>'
     )
 
 

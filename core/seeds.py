@@ -25,12 +25,16 @@ def global_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
 
 
-def seed_all(*keys: int) -> None:
-    """Set the global generators of Python, NumPy and PyTorch (all devices) from ``keys``."""
+def seed_all(*keys: int, device: torch.device) -> None:
+    """Set the global generators of Python, NumPy and PyTorch (CPU and ``device``) from ``keys``."""
     seed = mix(*keys)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # torch.manual_seed also queues a call for each kind of device that is absent, with a traceback:
+    # once a step, that takes milliseconds and memory without end.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 @contextmanager

@@ -111,8 +111,15 @@ class Task(LightningModule):
         factor = warmup_cosine(self.progress(), self.warmup, self.lr_floor)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.lr * group["lr_scale"] * factor
-        self.log("train/lr", self.lr * factor, on_step=True, on_epoch=False)
-        seed_all(self._seed or 0, self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        if self.logs_now:
+            self.log("train/lr", self.lr * factor, on_step=True, on_epoch=False)
+        place = (self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        seed_all(self._seed or 0, *place, device=self.device)
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether the trainer writes this step down; to log at other steps only takes time."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
 
     def progress(self) -> float:
         """The share of the run that lies behind at the middle of the next step, 0 to 1."""
@@ -148,7 +155,8 @@ class Task(LightningModule):
                 f"{self.current_epoch}): lower lr, lengthen warmup or clip gradients; "
                 f"{self._saved()}"
             )
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        if self.logs_now:
+            self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         return loss
 
     def _saved(self) -> str:
