@@ -1,0 +1,1 @@
+"""Audio: recordings of any length as waveforms or features."""

@@ -1,0 +1,1 @@
+"""Recordings: packaged sets, manifests of clips, and what is done to them on the way."""

@@ -1,0 +1,1 @@
+"""Mandarin syllables spoken by one voice: the files, and the script that builds them."""
