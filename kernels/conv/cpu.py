@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor
 
-from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.cpu.runtime import Kernel, threads
+from tristate.kernels.layout import empty_like_rows
 
 _forward = Kernel("tristate.kernels.conv.cpu_kernels", "forward")
 _backward = Kernel("tristate.kernels.conv.cpu_kernels", "backward")
 
 LANES = 16
-# The kernels always have four taps; those of a shorter filter come last.
-TAPS = 4
 # Below this many elements a second thread costs more than it brings.
 SMALL = 1 << 14
 
@@ -28,33 +26,36 @@ def forward(
     """Output in the layout and dtype of ``x``, and last state in float32."""
     batch, dim, length = x.shape
     width = weight.shape[1]
-    values = x.float()
-    out = empty_like_rows(values)
-    rows = _parameter_rows(weight, bias)
-    states = _state_rows(initial_states, batch, dim, rows)
-    last = torch.empty_like(states)
+    values, weight = x.float(), weight.float()
+    bias = None if bias is None else bias.float().contiguous()
+    states = None if initial_states is None else initial_states.float()
     seq_idx = None if seq_idx is None else seq_idx.int().contiguous()
+    out = empty_like_rows(values)
+    last = torch.empty(batch, dim, width - 1)
     n_tasks = _n_tasks(batch, dim, length)
-    scratch = _scratch(2 * n_tasks, length, dim, values, out)
+    step, room = _room(12, 2, dim, length, values, out)
+    scratch = torch.empty(n_tasks * room)
     _forward(
         n_tasks,
         n_tasks,
         *_storage(values),
         *_storage(out),
         0 if seq_idx is None else seq_idx.data_ptr(),
-        states.data_ptr(),
+        *_storage(states),
         last.data_ptr(),
-        rows.data_ptr(),
+        *_storage(weight),
+        0 if bias is None else bias.data_ptr(),
         scratch.data_ptr(),
+        4 * room,
         batch,
         dim,
         length,
-        4 * rows.shape[1],
+        step,
         width,
         silu,
         reverse,
     )
-    return out.to(x.dtype), last[:, TAPS - width :, :dim].transpose(1, 2).contiguous()
+    return out.to(x.dtype), last
 
 
 def backward(
@@ -71,68 +72,59 @@ def backward(
     """Gradients of ``x`` (in its layout), ``weight``, ``bias`` and the initial state."""
     batch, dim, length = x.shape
     width = weight.shape[1]
-    values, grad = x.float(), grad_out.float()
-    dx = empty_like_rows(values)
-    rows = _parameter_rows(weight, bias)
-    states = _state_rows(initial_states, batch, dim, rows)
-    dlast = _state_rows(grad_state, batch, dim, rows)
-    dstates = torch.zeros_like(states)
+    values, grad, grad_last, taps = x.float(), grad_out.float(), grad_state.float(), weight.float()
+    biases = None if bias is None else bias.float().contiguous()
+    states = None if initial_states is None else initial_states.float()
     seq_idx = None if seq_idx is None else seq_idx.int().contiguous()
+    dx = empty_like_rows(values)
+    dstates = torch.empty(batch, dim, width - 1)
     n_tasks = _n_tasks(batch, dim, length)
-    sums = torch.zeros(n_tasks, *rows.shape)
-    scratch = _scratch(3 * n_tasks, length, dim, values, grad, dx)
+    # Each task sums the parameters' gradients for itself.
+    dweight, dbias = torch.empty(n_tasks, dim, width), torch.empty(n_tasks, dim)
+    step, room = _room(21, 3, dim, length, values, grad, dx)
+    scratch = torch.empty(n_tasks * room)
     _backward(
         n_tasks,
         n_tasks,
         *_storage(grad),
+        *_storage(grad_last),
         *_storage(values),
         *_storage(dx),
         0 if seq_idx is None else seq_idx.data_ptr(),
-        states.data_ptr(),
-        dlast.data_ptr(),
+        *_storage(states),
         dstates.data_ptr(),
-        rows.data_ptr(),
-        sums.data_ptr(),
+        *_storage(taps),
+        0 if biases is None else biases.data_ptr(),
+        dweight.data_ptr(),
+        dbias.data_ptr(),
         scratch.data_ptr(),
+        4 * room,
         batch,
         dim,
         length,
-        4 * rows.shape[1],
+        step,
         width,
         silu,
         reverse,
     )
-    total = sums.sum(0)[:, :dim]
-    dweight = total[TAPS - width : TAPS].t().to(weight.dtype, copy=True).contiguous()
-    dbias = total[TAPS].to(weight.dtype if bias is None else bias.dtype, copy=True)
-    dinitial = dstates[:, TAPS - width :, :dim].transpose(1, 2).contiguous()
-    if initial_states is not None:
-        dinitial = dinitial.to(initial_states.dtype)
-    return dx.to(x.dtype), dweight, dbias, dinitial
+    return (
+        dx.to(x.dtype),
+        _total(dweight).to(weight.dtype),
+        _total(dbias).to(weight.dtype if bias is None else bias.dtype),
+        dstates if initial_states is None else dstates.to(initial_states.dtype),
+    )
 
 
-def _parameter_rows(weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Four rows of taps, one of biases and one of zeros, each of a multiple of 16 channels."""
-    dim, width = weight.shape
-    rows = torch.zeros(TAPS + 2, -(-dim // LANES) * LANES)
-    rows[TAPS - width : TAPS, :dim] = weight.detach().t()
-    if bias is not None:
-        rows[TAPS, :dim] = bias.detach()
-    return rows
+def _storage(x: Tensor | None) -> tuple[int, ...]:
+    """Address and strides, in bytes; zeros without a tensor of three axes."""
+    if x is None:
+        return 0, 0, 0, 0
+    return x.data_ptr(), *(4 * stride for stride in x.stride())
 
 
-def _state_rows(states: Tensor | None, batch: int, dim: int, like: Tensor) -> Tensor:
-    """States ``(B, D, W - 1)`` as three rows for each sequence, the newest last."""
-    rows = torch.zeros(batch, TAPS - 1, like.shape[1])
-    if states is not None:
-        rows[:, TAPS - 1 - states.shape[2] :, :dim] = states.detach().transpose(1, 2)
-    return rows
-
-
-def _storage(x: Tensor) -> tuple[int, int, int, int]:
-    """Address and strides, in bytes."""
-    b, d, t = x.stride()
-    return x.data_ptr(), 4 * b, 4 * d, 4 * t
+def _total(parts: Tensor) -> Tensor:
+    """The sum over the tasks."""
+    return parts[0] if parts.shape[0] == 1 else parts.sum(0)
 
 
 def _n_tasks(batch: int, dim: int, length: int) -> int:
@@ -142,7 +134,11 @@ def _n_tasks(batch: int, dim: int, length: int) -> int:
     return threads(max(batch, -(-dim // LANES)))
 
 
-def _scratch(n_lines: int, length: int, dim: int, *tensors: Tensor) -> Tensor:
-    """Room into which channels are gathered as rows; none where storage is rows already."""
-    whole = dim % LANES == 0 and all(x.stride(1) == 1 for x in tensors)
-    return torch.empty(0 if whole else n_lines * length * LANES)
+def _room(n_rows: int, n_lines: int, dim: int, length: int, *tensors: Tensor) -> tuple[int, int]:
+    """Bytes from row to row of a task's scratch memory, and how many float32 it has.
+
+    Lines, into which channels are gathered, are only needed where storage isn't rows already.
+    """
+    padded = -(-dim // LANES) * LANES
+    whole = dim == padded and all(x.stride(1) == 1 for x in tensors)
+    return 4 * padded, n_rows * padded + (0 if whole else n_lines * length * LANES)

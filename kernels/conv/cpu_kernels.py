@@ -168,24 +168,57 @@ def part(task, n_tasks, batch, dim):
 
 
 @jit
-def forward(
-    task, n_tasks, x, xb, xd, xt, out, ob, od, ot, seq, states, last, parameters, scratch,
-    batch, dim, n_steps, step, taps, activate, reverse,
-):  # fmt: skip
-    """``x`` to ``out`` by their strides in (B, D, L).
+def fill_rows(source, d_step, k_step, first, end, taps, n_rows, rows, step):
+    """Values of channels ``first`` to ``end``, ``taps`` for each, as the last of ``n_rows`` rows.
 
-    ``parameters`` are four rows of taps, one of biases and one of zeros, ``step`` bytes each, like
-    the three rows of ``states`` and ``last`` for each sequence.
+    Zeros stand for what there isn't: other rows, lanes of no channel, everything where ``source``
+    is 0.
     """
-    weight, bias, zero = parameters, parameters + 4 * step, parameters + 5 * step
-    rows = scratch + 2 * VECTOR_BYTES * n_steps * task
-    outs = rows + VECTOR_BYTES * n_steps
+    missing = n_rows - taps
+    for d in range(first, first + (end - first + LANES - 1) // LANES * LANES):
+        for k in range(n_rows):
+            value = np.float32(0)
+            if source != 0 and k >= missing and d < end:
+                value = load_one(source + d * d_step + (k - missing) * k_step)
+            store_one(rows + k * step + 4 * d, value)
+
+
+@jit
+def spill_rows(rows, step, first, end, taps, n_rows, target):
+    """The other way round, to ``(channels, taps)`` side by side."""
+    for d in range(first, end):
+        for k in range(taps):
+            value = load_one(rows + (n_rows - taps + k) * step + 4 * d)
+            store_one(target + 4 * (d * taps + k), value)
+
+
+@jit
+def forward(
+    task, n_tasks, x, xb, xd, xt, out, ob, od, ot, seq, states, sb, sd, sk, last,
+    weight, wd, wk, bias, scratch, scratch_bytes, batch, dim, n_steps, step, taps, activate,
+    reverse,
+):  # fmt: skip
+    """``x`` to ``out`` and ``states`` to ``last``, by strides; the last is (B, D, taps - 1), dense.
+
+    Each task has ``scratch_bytes`` for rows of ``step`` bytes: six of parameters, three of states,
+    three of last states; and for two lines where channels are gathered.
+    """
+    rows = scratch + scratch_bytes * task
+    biases, zero, window, end_window = (
+        rows + 4 * step, rows + 5 * step, rows + 6 * step, rows + 9 * step
+    )  # fmt: skip
+    line = rows + 12 * step
+    out_line = line + VECTOR_BYTES * n_steps
     b_first, b_end, d_first, d_end = part(task, n_tasks, batch, dim)
+    fill_rows(weight, wd, wk, d_first, d_end, taps, 4, rows, step)
+    fill_rows(bias, 4, 4, d_first, d_end, 1, 1, biases, step)
+    fill_rows(0, 0, 0, 0, dim, 1, 1, zero, step)
     for b in range(b_first, b_end):
-        line = seq + 4 * n_steps * b if seq != 0 else 0
+        segments = seq + 4 * n_steps * b if seq != 0 else 0
+        before = states + sb * b if states != 0 else 0
+        fill_rows(before, sd, sk, d_first, d_end, taps - 1, 3, window, step)
         d = d_first
         while d < d_end:
-            own = 3 * step * b + 4 * d
             source, target = x + b * xb + d * xd, out + b * ob + d * od
             n = (d_end - d) // LANES * LANES
             n_bytes = 4 * n
@@ -193,57 +226,75 @@ def forward(
             source_step, target_step = xt, ot
             if not in_place:
                 n, n_bytes = min(LANES, d_end - d), VECTOR_BYTES
-                gather(source, xd, xt, n, n_steps, rows)
-                source, target, source_step, target_step = rows, outs, VECTOR_BYTES, VECTOR_BYTES
+                gather(source, xd, xt, n, n_steps, line)
+                source, target = line, out_line
+                source_step = target_step = VECTOR_BYTES
             forward_rows(
-                source, target, source_step, target_step, n_bytes, n_steps, line, states + own,
-                last + own, weight + 4 * d, bias + 4 * d, zero, step, taps, activate, reverse,
+                source, target, source_step, target_step, n_bytes, n_steps, segments,
+                window + 4 * d, end_window + 4 * d, rows + 4 * d, biases + 4 * d, zero, step,
+                taps, activate, reverse,
             )  # fmt: skip
             if not in_place:
-                scatter(outs, out + b * ob + d * od, od, ot, n, n_steps)
+                scatter(out_line, out + b * ob + d * od, od, ot, n, n_steps)
             d += n
+        after = last + 4 * (taps - 1) * dim * b
+        spill_rows(end_window, step, d_first, d_end, taps - 1, 3, after)
 
 
 @jit
 def backward(
-    task, n_tasks, grad, gb, gd, gt, x, xb, xd, xt, dx, db, dd, dt, seq, states, dlast, dstates,
-    parameters, sums, scratch, batch, dim, n_steps, step, taps, activate, reverse,
+    task, n_tasks, grad, gb, gd, gt, dlast, lb, ld, lk, x, xb, xd, xt, dx, db, dd, dt, seq,
+    states, sb, sd, sk, dstates, weight, wd, wk, bias, dweight, dbias, scratch, scratch_bytes,
+    batch, dim, n_steps, step, taps, activate, reverse,
 ):  # fmt: skip
-    """Gradients, arguments as in :func:`forward`.
+    """Gradients, arguments as in :func:`forward`; ``dlast`` is that of the last state.
 
-    Each task adds to its own six rows of ``sums``: four of taps, one of biases, one to waste.
+    Each task writes ``dweight (D, taps)`` and ``dbias (D,)`` of its own, over all of ``D``. Its
+    rows are six of parameters, three each of states, their gradients and the last state's, five of
+    the parameters' gradients and one to waste; its lines are three.
     """
-    weight, bias, zero = parameters, parameters + 4 * step, parameters + 5 * step
-    dweight = sums + 6 * step * task
-    waste = dweight + 5 * step
-    rows = scratch + 3 * VECTOR_BYTES * n_steps * task
-    grads, drows = rows + VECTOR_BYTES * n_steps, rows + 2 * VECTOR_BYTES * n_steps
+    rows = scratch + scratch_bytes * task
+    biases, zero, window, dwindow, end_dwindow, sums = (
+        rows + 4 * step, rows + 5 * step, rows + 6 * step, rows + 9 * step, rows + 12 * step,
+        rows + 15 * step,
+    )  # fmt: skip
+    waste = rows + 20 * step
+    line = rows + 21 * step
+    grad_line, dx_line = line + VECTOR_BYTES * n_steps, line + 2 * VECTOR_BYTES * n_steps
     b_first, b_end, d_first, d_end = part(task, n_tasks, batch, dim)
+    fill_rows(weight, wd, wk, d_first, d_end, taps, 4, rows, step)
+    fill_rows(bias, 4, 4, d_first, d_end, 1, 1, biases, step)
+    fill_rows(0, 0, 0, 0, dim, 1, 1, zero, step)
+    fill_rows(0, 0, 0, 0, dim, 6, 6, sums, step)
     for b in range(b_first, b_end):
-        line = seq + 4 * n_steps * b if seq != 0 else 0
+        segments = seq + 4 * n_steps * b if seq != 0 else 0
+        before = states + sb * b if states != 0 else 0
+        fill_rows(before, sd, sk, d_first, d_end, taps - 1, 3, window, step)
+        fill_rows(dlast + lb * b, ld, lk, d_first, d_end, taps - 1, 3, end_dwindow, step)
+        fill_rows(0, 0, 0, d_first, d_end, 3, 3, dwindow, step)
         d = d_first
         while d < d_end:
-            own = 3 * step * b + 4 * d
-            above, source, target = (
-                grad + b * gb + d * gd,
-                x + b * xb + d * xd,
-                dx + b * db + d * dd,
-            )
+            above, source = grad + b * gb + d * gd, x + b * xb + d * xd
+            target = dx + b * db + d * dd
             n = (d_end - d) // LANES * LANES
             n_bytes = 4 * n
             in_place = gd == 4 and xd == 4 and dd == 4 and n > 0
             above_step, source_step, target_step = gt, xt, dt
             if not in_place:
                 n, n_bytes = min(LANES, d_end - d), VECTOR_BYTES
-                gather(above, gd, gt, n, n_steps, grads)
-                gather(source, xd, xt, n, n_steps, rows)
-                above, source, target = grads, rows, drows
+                gather(above, gd, gt, n, n_steps, grad_line)
+                gather(source, xd, xt, n, n_steps, line)
+                above, source, target = grad_line, line, dx_line
                 above_step = source_step = target_step = VECTOR_BYTES
             backward_rows(
-                above, source, target, above_step, source_step, target_step, n_bytes, n_steps, line,
-                states + own, dlast + own, dstates + own, weight + 4 * d, dweight + 4 * d,
-                bias + 4 * d, zero, waste, step, taps, activate, reverse,
+                above, source, target, above_step, source_step, target_step, n_bytes, n_steps,
+                segments, window + 4 * d, end_dwindow + 4 * d, dwindow + 4 * d, rows + 4 * d,
+                sums + 4 * d, biases + 4 * d, zero, waste, step, taps, activate, reverse,
             )  # fmt: skip
             if not in_place:
-                scatter(drows, dx + b * db + d * dd, dd, dt, n, n_steps)
+                scatter(dx_line, dx + b * db + d * dd, dd, dt, n, n_steps)
             d += n
+        below = dstates + 4 * (taps - 1) * dim * b
+        spill_rows(dwindow, step, d_first, d_end, taps - 1, 3, below)
+    spill_rows(sums, step, 0, dim, taps, 4, dweight + 4 * taps * dim * task)
+    spill_rows(sums + 4 * step, step, 0, dim, 1, 1, dbias + 4 * dim * task)

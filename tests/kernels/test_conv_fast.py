@@ -69,7 +69,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("width", (2, 3, 4))
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ("time-last", "slice"))
 @pytest.mark.parametrize("length", LENGTHS)
 def test_equals_the_reference(length, layout, width, variant):
     options = dict(VARIANTS[variant])
