@@ -3,7 +3,6 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +91,16 @@ def _folding(case: bool, iupac: bool) -> bytes | None:
 def _open(path: Path) -> "_Indexed | _InMemory":
     try:
         with path.open("rb") as file:
-            plain = file.read(1) == b">"
+            # pyfaidx goes by the name.
+            plain = file.read(1) == b">" and path.suffix.lower() not in (".gz", ".bgz")
     except OSError:
         plain = False  # read_bytes tells it
     if plain:
         try:
             return _Indexed(path)
-        # Lines of uneven lengths, names without bases and the like: reading the file whole
-        # either works or tells the line.
-        except (FastaIndexingError, ValueError):
+        # Lines of uneven lengths, the index of another file, letters that are no bases: reading
+        # the file whole either works or tells the line. OSError: no room for the index.
+        except (FastaIndexingError, ValueError, OSError):
             pass
     return _InMemory(path)
 
@@ -113,16 +113,17 @@ class _Indexed:
         self._records = _index(path)
         self.lengths = {name: record.rlen for name, record in self._records.items()}
         self._map()
-        for name, length in self.lengths.items():
-            if not length:
-                raise ValueError(f"{path} has no bases for {name!r}")
-            first, last = self._place(name, 0), self._place(name, length - 1) + 1
-            for at in range(first, last, _CHUNK):
-                chunk = self._bytes[at : min(at + _CHUNK, last)]
-                bad = _stranger(chunk)
-                if bad is not None:
-                    line = sum(part.count(b"\n") for part in self._before(at + bad)) + 1
-                    raise _refusal(path, line, chunk[bad])
+        for name in self.lengths:
+            if not self._is_sound(name):
+                raise ValueError(f"{name} in {path} is empty or holds what is no base")
+
+    def _is_sound(self, chrom: str) -> bool:
+        length = self.lengths[chrom]
+        if not length:
+            return False
+        end = self._place(chrom, length - 1) + 1
+        starts = range(self._place(chrom, 0), end, _CHUNK)
+        return not any(_strangers(self._bytes[at : min(at + _CHUNK, end)]) for at in starts)
 
     def read(self, chrom: str, start: int, end: int) -> bytes:
         if start == end:
@@ -134,9 +135,6 @@ class _Indexed:
         """Where a base stands in the file, in bytes."""
         record = self._records[chrom]
         return record.offset + base // record.lenc * record.lenb + base % record.lenc
-
-    def _before(self, end: int) -> Iterator[bytes]:
-        return (self._bytes[at : min(at + _CHUNK, end)] for at in range(0, end, _CHUNK))
 
     def _map(self) -> None:
         with self.path.open("rb") as file:
@@ -175,27 +173,34 @@ class _InMemory:
 
     def __init__(self, path: Path) -> None:
         raw = read_bytes(path)
+        self._sequences: dict[str, bytes] = {}
+
+        def where(at: int) -> str:
+            line = raw.count(b"\n", 0, at) + 1
+            return f"{path}:{line}"
+
         start = len(raw) - len(raw.lstrip())
         if raw[start : start + 1] != b">":
-            line = raw.count(b"\n", 0, start) + 1
             begin = raw[start : start + 20].split(b"\n")[0].decode("ascii", "replace")
-            raise UserError(f"{path}:{line} begins with {begin!r}: FASTA begins with > and a name")
-        self._sequences: dict[str, bytes] = {}
+            raise UserError(f"{where(start)} begins with {begin!r}: FASTA begins with > and a name")
         while start < len(raw):
             # The last record's header may be all that is left of the file.
             body = raw.find(b"\n", start) + 1 or len(raw)
             end = raw.find(b"\n>", body - 1) + 1 or len(raw)
             words = raw[start + 1 : body].decode("utf-8", "replace").split()
-            line = raw.count(b"\n", 0, start) + 1
             if not words or words[0] in self._sequences:
                 name = repr(words[0]) if words else "nothing"
-                raise UserError(f"{path}:{line} names {name}: wanted a name of its own after >")
+                raise UserError(f"{where(start)} names {name}: wanted a name of its own after >")
             sequence = raw[body:end].translate(None, _NEWLINES)
-            if _stranger(sequence) is not None:
-                bad = next(i for i in range(body, end) if raw[i] not in _LETTERS + _NEWLINES)
-                raise _refusal(path, raw.count(b"\n", 0, bad) + 1, raw[bad])
+            strangers = _strangers(sequence)
+            if strangers:
+                at = raw.index(strangers[:1], body)
+                raise UserError(
+                    f"{where(at)} holds {chr(raw[at])!r}, which is no base: wanted A, C, G, T, N "
+                    f"or one of {', '.join(IUPAC.decode())}"
+                )
             if not sequence:
-                raise UserError(f"{path}:{line} has no bases for {words[0]!r}")
+                raise UserError(f"{where(start)} has no bases for {words[0]!r}")
             self._sequences[words[0]] = sequence
             start = end
         self.lengths = {name: len(sequence) for name, sequence in self._sequences.items()}
@@ -204,17 +209,9 @@ class _InMemory:
         return self._sequences[chrom][start:end]
 
 
-def _stranger(chunk: bytes) -> int | None:
-    """Where in ``chunk`` the first byte stands that is neither a base nor the end of a line."""
-    strange = chunk.translate(None, _LETTERS + _NEWLINES)
-    return chunk.index(strange[:1]) if strange else None
-
-
-def _refusal(path: Path, line: int, letter: int) -> UserError:
-    return UserError(
-        f"{path}:{line} holds {chr(letter)!r}, which is no base: wanted A, C, G, T, N or one of "
-        f"{', '.join(IUPAC.decode())}"
-    )
+def _strangers(chunk: bytes) -> bytes:
+    """The bytes of ``chunk`` that are neither bases nor ends of lines."""
+    return chunk.translate(None, _LETTERS + _NEWLINES)
 
 
 def write_fasta(records: dict[str, str], *, width: int = 70) -> bytes:

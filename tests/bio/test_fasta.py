@@ -60,6 +60,19 @@ def test_index_is_kept_and_follows_the_file(write, tmp_path):
     assert Genome(path).fetch("y") == "ACGTACC"
 
 
+def test_the_name_does_not_decide(write):
+    assert Genome(write("a.fa.gz", ">x\nACGT\n")).fetch("x") == "ACGT"
+    assert Genome(write("a.txt", gzip.compress(b">x\nACGT\n"))).fetch("x") == "ACGT"
+
+
+def test_index_of_another_file(write):
+    write("a.fa.fai", "x\t6\t3\t6\t7\n")
+    path = write("a.fa", ">x\nAC\n>y\nGGG\n")
+    os.utime(path, (1, 1))
+    genome = Genome(path)
+    assert genome.lengths == {"x": 2, "y": 3} and genome.fetch("y") == "GGG"
+
+
 def test_folder_that_cannot_be_written(write, tmp_path, monkeypatch):
     path = write("a.fa", ">x\nACGT\n")
     monkeypatch.setattr(module.os, "access", lambda *_: False)

@@ -6,6 +6,7 @@ import torch
 from tristate.bio.data.files import read_lines
 from tristate.bio.data.genes import Gene, read_genes
 from tristate.bio.data.labelled import LabelledWindows, held_out
+from tristate.bio.data.splice.baseline import linear_accuracy
 from tristate.bio.data.splice.build import read_genbank, windows
 from tristate.bio.data.splice_sites import EMBEDDED, SpliceSites
 from tristate.bio.data.tokenize import caduceus_tokenizer
@@ -236,3 +237,15 @@ def test_genbank_on_the_other_strand(tmp_path):
         f"{gene[13:93]}\tdonor\ta\t53",
         f"{gene[73:153]}\tacceptor\ta\t113",
     ]
+
+
+def test_linear_baseline_sees_single_letters_and_no_pairs():
+    ids = torch.randint(7, 11, (600, 12), generator=torch.Generator().manual_seed(0))
+
+    def accuracy(labels: torch.Tensor) -> float:
+        labels = labels.long()
+        return linear_accuracy((ids[:400], labels[:400]), (ids[400:], labels[400:]), n_ids=12)
+
+    assert accuracy(ids[:, 5] == 8) == 1.0
+    parity = (ids[:, 3] + ids[:, 7]) % 2
+    assert accuracy(parity) < 0.65
