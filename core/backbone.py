@@ -47,34 +47,51 @@ class Backbone(nn.Module):
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, L, d_model)`` of an input."""
+    def embed(self, x: Tensor, seq_idx: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens ``(B, L, d_model)`` of an input, and their own ``seq_idx (B, L)``.
+
+        Args:
+            x: input.
+            seq_idx: of the input's positions, for inputs of unequal length: 0, and -1 at padding.
+        """
         raise NotImplementedError
 
-    def pool(self, x: Tensor) -> Tensor:
-        """One vector ``(B, d_model)`` from ``(B, L, d_model)``, as ``global_pool`` says."""
+    def pool(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
+        """One vector ``(B, d_model)`` from ``(B, L, d_model)``, as ``global_pool`` says.
+
+        Positions with a negative ``seq_idx (B, L)`` are padding: they don't count.
+        """
+        if not self.global_pool:
+            return x
+        if seq_idx is None:
+            return {"avg": x.mean, "max": x.amax, "last": lambda _: x[:, -1]}[self.global_pool](1)
+        real = (seq_idx >= 0)[..., None]
         match self.global_pool:
             case "avg":
-                return x.mean(1)
+                return x.where(real, 0).sum(1) / real.sum(1)
             case "max":
-                return x.amax(1)
-            case "last":
-                return x[:, -1]
+                return x.where(real, -torch.inf).amax(1)
             case _:
-                return x
+                places = torch.arange(x.shape[1], device=x.device)
+                last = places.where(real[..., 0], -1).amax(1)
+                return x[torch.arange(len(x), device=x.device), last]
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """All tokens after the last norm, ``(B, L, d_model)``."""
-        return self.stack(self.embed(x))
+        tokens, seq_idx = self.embed(x, seq_idx)
+        return self.stack(tokens, seq_idx=seq_idx)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+    def forward_head(
+        self, x: Tensor, pre_logits: bool = False, seq_idx: Tensor | None = None
+    ) -> Tensor:
         """Logits ``(B, num_classes)`` of tokens; the pooled features for ``pre_logits``."""
-        x = self.head_drop(self.pool(x))
+        x = self.head_drop(self.pool(x, seq_idx))
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)``."""
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
+        """Logits ``(B, num_classes)``; with ``seq_idx``, padding changes none of them."""
+        tokens, seq_idx = self.embed(x, seq_idx)
+        return self.forward_head(self.stack(tokens, seq_idx=seq_idx), seq_idx=seq_idx)
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer, or an identity where there are no classes."""

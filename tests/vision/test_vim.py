@@ -25,7 +25,7 @@ def test_the_class_token_stands_where_it_should(place):
     model = Vim(**SMALL, class_token=place, pos_embed=False)
     with torch.no_grad():
         model.cls_token.fill_(7.0)
-    tokens = model.embed(torch.zeros(1, 3, 32, 32))
+    tokens, _ = model.embed(torch.zeros(1, 3, 32, 32))
     at = 8 if place == "middle" else 0
     assert (tokens[0, at] == 7).all()
     token, patches = model.split_tokens(tokens)

@@ -146,28 +146,27 @@ class Vim(Backbone):
         """Class token ``(B, 1, D)`` (None without one) and patches ``(B, M, D)`` of ``x``."""
         return split_token(x, self.place) if self.place else (None, x)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, seq_idx: Tensor | None = None) -> tuple[Tensor, None]:
         """Tokens ``(B, M + 1, D)`` of images ``(B, C, H, W)``, with their positions added."""
-        height, width = x.shape[-2:]
+        grid = self.patch_embed.grid_of(*x.shape[-2:])
         x = self.patch_embed(x)
         if self.cls_token is not None and self.place:
             x = insert_token(x, self.cls_token.expand(x.shape[0], -1, -1), self.place)
         if self.pos_embed is None:
-            return x
-        grid = self.patch_embed.grid_of(height, width)
-        if grid == self.patch_embed.grid_size:
-            return x + self.pos_embed
+            return x, None
         old = self.patch_embed.grid_size
-        return x + resample_positions(self.pos_embed, old, grid, self.place)
+        if grid == old:
+            return x + self.pos_embed, None
+        return x + resample_positions(self.pos_embed, old, grid, self.place), None
 
-    def pool(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """One vector ``(B, d_model)`` from all tokens, as ``global_pool`` says."""
         if not self.global_pool:
             return x
         token, patches = self.split_tokens(x)
         if self.global_pool == "token" and token is not None:
             return token[:, 0]
-        return super().pool(patches)
+        return super().pool(patches, seq_idx)
 
     def forward_intermediates(
         self,
@@ -198,7 +197,7 @@ class Vim(Backbone):
         taken, last = feature_take_indices(len(self.stack.blocks), indices)
         grid = self.patch_embed.grid_of(*x.shape[-2:])
         maps, hidden, residual = [], torch.empty(0), None
-        walk = self.stack.walk(self.embed(x), n_blocks=last + 1 if stop_early else None)
+        walk = self.stack.walk(self.embed(x)[0], n_blocks=last + 1 if stop_early else None)
         for i, (hidden, residual) in enumerate(walk):
             if i in taken:
                 stream = self.stack.norm(hidden, residual)[0] if norm else hidden + residual
