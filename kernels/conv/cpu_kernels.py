@@ -31,6 +31,15 @@ from tristate.kernels.cpu.vector import (
 
 
 @jit
+def filtered(x0, x1, x2, x3, weight, bias, step):
+    """Four taps on the rows at the addresses ``x0`` (now) to ``x3``, and the bias."""
+    y = fma(load(x0), load(weight + 3 * step), load(bias))
+    y = fma(load(x1), load(weight + 2 * step), y)
+    y = fma(load(x2), load(weight + step), y)
+    return fma(load(x3), load(weight), y)
+
+
+@jit
 def forward_rows(
     x, out, x_step, out_step, n_bytes, n_steps, seq, states, last, weight, bias, zero, step,
     taps, activate, reverse,
@@ -59,12 +68,14 @@ def forward_rows(
             old = zero
         if taps < 3:
             mid = zero
-        for d in range(0, n_bytes, VECTOR_BYTES):
-            y = fma(load(row + d), load(weight + 3 * step + d), load(bias + d))
-            y = fma(load(new + d), load(weight + 2 * step + d), y)
-            y = fma(load(mid + d), load(weight + step + d), y)
-            y = fma(load(old + d), load(weight + d), y)
-            store(target + d, silu(y) if activate else y)
+        if activate:
+            for d in range(0, n_bytes, VECTOR_BYTES):
+                y = filtered(row + d, new + d, mid + d, old + d, weight + d, bias + d, step)
+                store(target + d, silu(y))
+        else:
+            for d in range(0, n_bytes, VECTOR_BYTES):
+                y = filtered(row + d, new + d, mid + d, old + d, weight + d, bias + d, step)
+                store(target + d, y)
         old, mid, new = mid, new, row
     for d in range(0, n_bytes, VECTOR_BYTES):
         store(last + d, load(old + d))

@@ -69,7 +69,8 @@ def add_norm_backward(
     grad_sum = _plain(grad_total) if grad_total.numel() else None
     dtotal = torch.empty_like(values)
     n_rows, n_tasks, spares = _tasks(total, dim)
-    sums = torch.zeros(n_tasks, 2, dim)
+    # Each task sums the parameters' gradients for itself.
+    dweight, dbias = torch.zeros(n_tasks, dim), torch.zeros(n_tasks, dim)
     _add_norm_backward(
         n_tasks,
         n_tasks,
@@ -78,18 +79,18 @@ def add_norm_backward(
         values.data_ptr(),
         scale.data_ptr(),
         dtotal.data_ptr(),
-        sums.data_ptr(),
+        dweight.data_ptr(),
+        dbias.data_ptr(),
         spares.data_ptr(),
         n_rows,
         dim,
         rms,
         _bits(eps),
     )
-    dweight, dbias = sums.sum(0)
     return (
         dtotal.to(total.dtype),
-        dweight.to(weight.dtype, copy=True),
-        dbias.to(weight.dtype if bias is None else bias.dtype, copy=True),
+        _total(dweight).to(weight.dtype),
+        _total(dbias).to(weight.dtype if bias is None else bias.dtype),
     )
 
 
@@ -137,7 +138,7 @@ def gated_rms_norm_backward(
     dx = torch.empty_like(values)
     dz = None if gate is None else torch.empty_like(gate)
     n_rows, n_tasks, spares = _tasks(x, group_size)
-    sums = torch.zeros(n_tasks, x.shape[-1])
+    dweight = torch.zeros(n_tasks, x.shape[-1])
     _gated_rms_norm_backward(
         n_tasks,
         n_tasks,
@@ -147,7 +148,7 @@ def gated_rms_norm_backward(
         scale.data_ptr(),
         dx.data_ptr(),
         _address(dz),
-        sums.data_ptr(),
+        dweight.data_ptr(),
         spares.data_ptr(),
         n_rows,
         group_size,
@@ -156,7 +157,7 @@ def gated_rms_norm_backward(
         _bits(eps),
     )
     dz = x.new_empty(0) if z is None or dz is None else dz.to(z.dtype)
-    return dx.to(x.dtype), sums.sum(0).to(weight.dtype), dz
+    return dx.to(x.dtype), _total(dweight).to(weight.dtype), dz
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -166,6 +167,11 @@ def _plain(x: Tensor) -> Tensor:
 
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
+
+
+def _total(parts: Tensor) -> Tensor:
+    """The sum over the tasks."""
+    return parts[0] if parts.shape[0] == 1 else parts.sum(0)
 
 
 def _bits(value: float) -> int:

@@ -112,16 +112,16 @@ def add_norm(
 
 @jit
 def add_norm_backward(
-    task, n_tasks, grad, grad_total, total, weight, dtotal, sums, spares, n_rows, n, rms, eps_bits
-):
-    """Writes ``dtotal``; each task adds its part of the weight's and the bias's to two ``sums``.
+    task, n_tasks, grad, grad_total, total, weight, dtotal, dweights, dbiases, spares, n_rows, n,
+    rms, eps_bits,
+):  # fmt: skip
+    """Writes ``dtotal``; each task adds to its row of the weight's and the bias's gradients.
 
     ``grad_total`` may be 0, for none.
     """
     spare = spares + VECTOR_BYTES * task
     eps = float_of(eps_bits, spare)
-    dweight = sums + 8 * n * task
-    dbias = dweight + 4 * n
+    dweight, dbias = dweights + 4 * n * task, dbiases + 4 * n * task
     first, end = rows_of(task, n_tasks, n_rows)
     zero = splat(ZERO)
     one_over_n = np.float32(1) / np.float32(n)
@@ -184,13 +184,13 @@ def gated_rms_norm(
 
 @jit
 def gated_rms_norm_backward(
-    task, n_tasks, grad, x, z, weight, dx, dz, sums, spares, n_rows, n, n_groups, gate_first,
+    task, n_tasks, grad, x, z, weight, dx, dz, dweights, spares, n_rows, n, n_groups, gate_first,
     eps_bits,
 ):  # fmt: skip
-    """Writes ``dx`` and ``dz``; each task adds its part of the weight's gradient to ``sums``."""
+    """Writes ``dx`` and ``dz``; each task adds to its row of the weight's gradients."""
     spare = spares + VECTOR_BYTES * task
     eps = float_of(eps_bits, spare)
-    dweight = sums + 4 * n * n_groups * task
+    dweight = dweights + 4 * n * n_groups * task
     first, end = rows_of(task, n_tasks, n_rows)
     one_over_n = np.float32(1) / np.float32(n)
     for r in range(first, end):
