@@ -63,6 +63,8 @@ class Experiment(LightningCLI):
             args=[f"--recipe={name}", f"--config={path}", *words],
             run=False,
             auto_configure_optimizers=False,
+            # The task keeps its own arguments in the checkpoint.
+            load_from_checkpoint_support=False,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -100,7 +102,10 @@ class Experiment(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, task and trainer; what a constructor refuses is one sentence, too."""
         try:
-            super().instantiate_classes()
+            # As Lightning's own, which still calls jsonargparse by a deprecated name.
+            self.config_init = self.parser.instantiate(self.config)
+            self.model, self.datamodule = self.config_init.model, self.config_init.data
+            self.trainer = self.instantiate_trainer()
         except (
             ValueError,
             TypeError,
@@ -112,7 +117,7 @@ class Experiment(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the callbacks and the logger that all recipes share."""
-        self.resolved = self.parser.dump(self.config, skip_none=False)
+        self.resolved = self.parser.dump(self.config, skip_unset=False)
         self.folder = _new_folder(Path(self.config.out).absolute() / self.config.recipe)
         group = self.folder.parent
         settings = self.config.trainer
@@ -129,7 +134,23 @@ class Experiment(LightningCLI):
         csv = CSVLogger(group.parent, name=group.name, version=self.folder.name)
         others = self.config_init.trainer.logger or []
         loggers = [csv, *(others if isinstance(others, list) else [others])]
-        return super().instantiate_trainer(logger=loggers, default_root_dir=self.folder, **kwargs)
+        try:
+            return super().instantiate_trainer(
+                logger=loggers, default_root_dir=self.folder, **kwargs
+            )
+        except BaseException:
+            self.discard_empty_folder()
+            raise
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process leaves files: the first one does, but not in a trial run."""
+        return self.trainer.is_global_zero and not self.config.trainer.fast_dev_run
+
+    def discard_empty_folder(self) -> None:
+        """Remove the run's folder if nothing was written into it."""
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def _cause(error: BaseException) -> str:
@@ -144,15 +165,20 @@ def _cause(error: BaseException) -> str:
 def _new_folder(group: Path) -> Path:
     """A new folder in ``group``, named after the time; only the first process makes it."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder, n = group / stamp, 1
     # The other processes take the name from the first one, through the trainer.
-    while rank_zero_only.rank == 0:
+    return _make_folder(group, stamp) or group / stamp
+
+
+@rank_zero_only
+def _make_folder(group: Path, stamp: str) -> Path:
+    """The folder ``stamp`` in ``group``, or ``stamp_2`` and so on where there is one."""
+    folder, n = group / stamp, 1
+    while True:
         try:
             folder.mkdir(parents=True)
-            break
+            return folder
         except FileExistsError:
             n += 1
             folder = group / f"{stamp}_{n}"
         except OSError as error:
             raise UserError(f"can't make the run's folder {folder}: {error.strerror}") from error
-    return folder

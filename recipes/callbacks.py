@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tristate.core.task import Task
@@ -39,9 +40,7 @@ class Checkpoint(ModelCheckpoint):
         if not state_dict["best_model_path"] or not best.is_file():
             return
         kept = folder / best.name
-        if rank_zero_only.rank == 0 and best != kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(best, kept)
+        _copy(best, kept)
         score = state_dict["best_model_score"]
         super().load_state_dict(
             {
@@ -53,6 +52,13 @@ class Checkpoint(ModelCheckpoint):
                 "last_model_path": "",
             }
         )
+
+
+@rank_zero_only
+def _copy(source: Path, target: Path) -> None:
+    if source != target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 class Record(Callback):
@@ -71,11 +77,13 @@ class Record(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write, from the first process."""
-        folder = trainer.log_dir
-        if folder is None or not trainer.is_global_zero or trainer.fast_dev_run:
+        # Asking for it is a word between all processes.
+        folder, logger = trainer.log_dir, trainer.logger
+        # A trial run (fast_dev_run) has another logger and leaves nothing.
+        if folder is None or not trainer.is_global_zero or not isinstance(logger, CSVLogger):
             return
         # The logger empties a folder that has files when it first writes: let it come first.
-        _ = trainer.logger and trainer.logger.experiment
+        _ = logger.experiment
         write_record(Path(folder), self.command, self.resolved, self.seed, trainer)
 
 

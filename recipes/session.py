@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from tristate.recipes.builder import Experiment
 from tristate.recipes.summary import announce, shown
@@ -31,9 +31,7 @@ def session(verb: str, words: Sequence[str]) -> Iterator[Experiment]:
             raise
         raise Interrupted(_saved(verb, experiment)) from None
     finally:
-        # Where nothing was written nothing stays.
-        with suppress(OSError):
-            experiment.folder.rmdir()
+        experiment.discard_empty_folder()
 
 
 # What Lightning tells everybody: absent accelerators, advertisements, and what we say ourselves.
@@ -66,6 +64,8 @@ def _hush() -> None:
     # Our sets lie in memory: a worker process would take a core from the model.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    # A checkpoint is evaluated without the callbacks that wrote it.
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     # Lightning's own use of a deprecated check in PyTorch.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")

@@ -21,8 +21,8 @@ def shown(path: Path) -> str:
 def announce(experiment: Experiment) -> None:
     """Say what is about to run, and where it writes."""
     if experiment.trainer.is_global_zero:
-        print(f"{experiment.config.recipe}: {_subtitle(experiment)}")
-        print(f"writing to {shown(experiment.folder)}", flush=True)
+        where = f", writing to {shown(experiment.folder)}" if experiment.writes else ""
+        print(f"{experiment.config.recipe}: {_subtitle(experiment)}{where}", flush=True)
 
 
 def result(experiment: Experiment, stage: str) -> tuple[str, str]:
@@ -41,7 +41,7 @@ def conclude(experiment: Experiment, stage: str, page: Path | None) -> None:
 
 def save_best(experiment: Experiment) -> None:
     """Write the backbone, as it was evaluated last, to ``weights.safetensors``."""
-    if experiment.trainer.is_global_zero and not experiment.trainer.fast_dev_run:
+    if experiment.writes:
         backbone = experiment.model.get_submodule("backbone")
         save_weights(experiment.folder / "weights.safetensors", backbone)
 
@@ -54,8 +54,7 @@ def write_page(experiment: Experiment, stage: str, seconds: float | None) -> Pat
         stage: ``"test"`` or ``"val"``.
         seconds: what training took; None when there was none.
     """
-    trainer, task = experiment.trainer, experiment.model
-    if not trainer.is_global_zero or trainer.fast_dev_run:
+    if not experiment.writes:
         return None
     label, value = result(experiment, stage)
     return write_report(
@@ -64,7 +63,7 @@ def write_page(experiment: Experiment, stage: str, seconds: float | None) -> Pat
         subtitle=_subtitle(experiment),
         headline=Headline(value, label),
         facts=_facts(experiment, seconds),
-        sections=task.report_sections() if stage == "test" else (),
+        sections=experiment.model.report_sections() if stage == "test" else (),
     )
 
 

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Sequence
 
+from lightning.pytorch.callbacks import ModelCheckpoint
+
 from tristate.core.checkpoint import load_weights
 from tristate.recipes.builder import Experiment
 from tristate.recipes.session import session
@@ -68,9 +70,9 @@ def _fit(experiment: Experiment) -> float:
 
 def _best(experiment: Experiment) -> str | None:
     """The best checkpoint of this run; None where none was written, for the weights as they are."""
-    return next(
-        (path for c in experiment.trainer.checkpoint_callbacks if (path := c.best_model_path)), None
-    )
+    kept = experiment.trainer.checkpoint_callbacks
+    paths = [c.best_model_path for c in kept if isinstance(c, ModelCheckpoint)]
+    return next(filter(None, paths), None)
 
 
 def _given(experiment: Experiment) -> str | None:
