@@ -68,13 +68,17 @@ class Throughput(Callback):
 
 
 class PredictionWriter(Callback):
-    """Writes what ``predict_step`` returns, columns of equal length by name, to a CSV file.
+    """Writes what ``predict_step`` returns, columns of equal length by name, to a file.
 
-    The file is ``predictions.csv`` in the trainer's ``default_root_dir``; it is written batch by
-    batch, and complete under its name only when all is predicted.
+    The file is in the trainer's ``default_root_dir``; it is written batch by batch, and complete
+    under its name only when all is predicted.
+
+    Args:
+        name: of the file; between the columns stand tabs for ``.tsv``, else commas.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "predictions.csv") -> None:
+        self.name = name
         self._file, self._writer, self._part = None, None, Path()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,7 +89,7 @@ class PredictionWriter(Callback):
         """
         if trainer.world_size > 1:
             raise UserError(f"predict in one process, not {trainer.world_size}: set devices to 1")
-        self._part = Path(trainer.default_root_dir) / "predictions.csv.part"
+        self._part = Path(trainer.default_root_dir) / f"{self.name}.part"
         self._part.parent.mkdir(parents=True, exist_ok=True)
         self._file, self._writer = self._part.open("w", newline="", encoding="utf-8"), None
 
@@ -100,7 +104,8 @@ class PredictionWriter(Callback):
     ) -> None:
         """Write the rows of a batch."""
         if self._writer is None:
-            self._writer = csv.writer(self._file)  # pyright: ignore
+            tabs = self.name.endswith(".tsv")
+            self._writer = csv.writer(self._file, "excel-tab" if tabs else "excel")  # pyright: ignore
             self._writer.writerow(outputs)
         self._writer.writerows(zip(*outputs.values(), strict=True))
 

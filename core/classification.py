@@ -1,7 +1,7 @@
 """Classification in any domain: the loss, the metrics, the pages of the report."""
 
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -40,6 +40,8 @@ class Classification(Task):
         pretrained: weights to begin with: FILE, ``hf:OWNER/REPO`` or a name in timm's table; see
             :func:`tristate.core.pretrained.load_pretrained`.
         label_smoothing: share of the target that is spread over all classes.
+        freeze_backbone: train the head alone; the rest stays as it was loaded, and in evaluation
+            mode.
         facts: of the data; ``class_names`` among them.
         **optim: of :class:`tristate.core.task.Task`.
 
@@ -50,6 +52,8 @@ class Classification(Task):
 
     main_metric = "accuracy"
     main_mode = "max"
+    cell_width: int = 96
+    """Least width of an item that the report shows, in pixels."""
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Classification(Task):
         backbone_args: dict[str, Any] | None = None,
         pretrained: str | None = None,
         label_smoothing: float = 0.0,
+        freeze_backbone: bool = False,
         facts: dict[str, Any] | None = None,
         **optim: Any,
     ) -> None:
@@ -71,6 +76,9 @@ class Classification(Task):
         self.label_smoothing, self.pretrained = label_smoothing, pretrained
         told = {"num_classes": len(self.class_names), **self.told_backbone()}
         self.backbone: nn.Module = create_model(backbone, **{**told, **(backbone_args or {})})
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            self._freeze()
         classes = len(self.class_names)
         self.metrics = nn.ModuleDict()
         for stage in ("val", "test"):
@@ -82,6 +90,27 @@ class Classification(Task):
         self.confusions = torch.zeros(classes, classes, dtype=torch.long)
         self.right: list[Example] = []
         self.wrong: list[Example] = []
+
+    def _freeze(self) -> None:
+        self.backbone.requires_grad_(False)
+        for head in self._heads():
+            head.requires_grad_(True)
+        if not any(p.requires_grad for p in self.backbone.parameters()):
+            raise ValueError("freeze_backbone leaves nothing to train: the backbone has no head")
+
+    def _heads(self) -> tuple[nn.Module, ...]:
+        head: Any = self.backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        # Distilled models have two.
+        return head if isinstance(head, tuple) else (head,)
+
+    def train(self, mode: bool = True) -> Self:
+        """Change the mode; what is frozen keeps its statistics and drops nothing."""
+        super().train(mode)
+        if mode and self.freeze_backbone:
+            self.backbone.eval()
+            for head in self._heads():
+                head.train()
+        return self
 
     def told_backbone(self) -> dict[str, Any]:
         """Constructor arguments of the backbone that follow from the data's facts."""
@@ -121,8 +150,8 @@ class Classification(Task):
         """Count the confusions of all processes."""
         self.confusions = self.confusion.compute().cpu()
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log loss and accuracy; keep what the report shows."""
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Log loss and accuracy; keep what the report shows; return the logits."""
         items, labels = batch
         logits = self._evaluate("test", items, labels)
         self.confusion.update(logits, labels)
@@ -138,6 +167,7 @@ class Classification(Task):
                 for i in chosen
             ]
         self.wrong = sorted(self.wrong, key=lambda e: -e.probability)[:KEPT]
+        return logits
 
     def _evaluate(self, stage: str, items: Any, labels: Tensor) -> Tensor:
         logits = self(items)
@@ -168,7 +198,8 @@ class Classification(Task):
         ]
         for title, kept in (("Most confident mistakes", self.wrong), ("Right ones", self.right)):
             if kept:
-                sections.append(Section(title, grid([self._cell(e) for e in kept])))
+                cells = [self._cell(example) for example in kept]
+                sections.append(Section(title, grid(cells, self.cell_width)))
         return sections
 
     def _cell(self, example: Example) -> tuple[str, str]:

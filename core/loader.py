@@ -52,6 +52,26 @@ class Items:
         return self.collate(items)
 
 
+class Named:
+    """A source of ``(items, labels)`` as one of ``(items, names)``, to predict: ``PART[INDEX]``.
+
+    Args:
+        source: the source.
+        part: what it is called.
+    """
+
+    def __init__(self, source: Source, part: str) -> None:
+        self.source, self.part = source, part
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Any, list[str]]:
+        """The items and their names."""
+        items = self.source.batch(indices, generator)[0]
+        return items, [f"{self.part}[{index}]" for index in indices.tolist()]
+
+
 class Loader:
     """Iterates over the batches of an epoch; Lightning saves and restores where it stands.
 

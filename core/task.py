@@ -49,6 +49,9 @@ class Task(LightningModule):
     unit: str = "items"
     """What a batch is counted in; throughput is logged as ``train/UNIT_per_second``."""
 
+    predictions: str = "predictions.csv"
+    """The file that predictions are written to; ``.tsv`` puts tabs between the columns."""
+
     def __init__(
         self,
         *,
@@ -71,7 +74,7 @@ class Task(LightningModule):
         self.lr, self.weight_decay, self.betas = lr, weight_decay, (betas[0], betas[1])
         self.warmup, self.lr_floor, self.layer_decay = warmup, lr_floor, layer_decay
         self.facts = dict(facts or {})
-        self._callbacks = [Throughput(), PredictionWriter()]
+        self._callbacks = [Throughput(), PredictionWriter(self.predictions)]
         if ema is not None:
             self._callbacks.append(WeightAverage(ema))
         self._seed: int | None = None

@@ -17,7 +17,7 @@ from tristate.bio.data.tokenize import CharacterTokenizer, caduceus_tokenizer
 from tristate.bio.data.tsv import Labelled, read_tsv
 from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Loader, Source
+from tristate.core.loader import Loader, Named, Source
 from tristate.kernels.registry import nearest
 
 
@@ -55,21 +55,6 @@ class LabelledIds:
             turned = reverse_complement_ids(ids, self.complement, self.pad_id)
             ids = torch.where(other, turned, ids)
         return ids, self.labels[indices]
-
-
-class NamedRows:
-    """A source of ``(ids, labels)`` as one of ``(ids, names)``: ``PART[INDEX]``."""
-
-    def __init__(self, source: Source, part: str) -> None:
-        self.source, self.part = source, part
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Ids and names."""
-        ids = self.source.batch(indices, generator)[0]
-        return ids, [f"{self.part}[{index}]" for index in indices.tolist()]
 
 
 def held_out(groups: Sequence[str], share: float) -> Tensor:
@@ -216,7 +201,7 @@ class LabelledWindows(DataModule):
     def predict_dataloader(self) -> Loader:
         """The intervals of ``predict_bed``, else the test windows, with their names."""
         if self.predict_fasta is None or self.predict_bed is None:
-            return self.loader(NamedRows(self.parts["test"], "test"))
+            return self.loader(Named(self.parts["test"], "test"))
         genome = Genome(self.predict_fasta)
         intervals = read_bed(self.predict_bed, genome.lengths)
         self.check_intervals(intervals)

@@ -12,8 +12,7 @@ from tests.core.toy import LIGHTNING
 from tristate.core.checkpoint import save_weights
 from tristate.core.errors import UserError
 from tristate.core.figures import MATRIX_CLASSES, class_table, confusion_matrix, picture
-from tristate.core.loader import Loader
-from tristate.vision.data.files import Named
+from tristate.core.loader import Loader, Named
 from tristate.vision.data.tensors import TensorImages
 from tristate.vision.tasks.classify import ImageClassification
 

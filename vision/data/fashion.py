@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Items, Loader
-from tristate.vision.data.files import ImageFiles, Named, plain_transform
+from tristate.core.loader import Items, Loader, Named
+from tristate.vision.data.files import ImageFiles, plain_transform
 from tristate.vision.data.idx import find_idx, read_idx
 from tristate.vision.data.tensors import TensorImages
 

@@ -78,26 +78,6 @@ class ImageFiles:
         return self.transform(open_image(file, file, self.mode)), str(file)
 
 
-class Named:
-    """A source of ``(images, labels)`` as one of ``(images, names)``: ``PART[INDEX]``.
-
-    Args:
-        source: the source.
-        part: what it is called.
-    """
-
-    def __init__(self, source: Any, part: str) -> None:
-        self.source, self.part = source, part
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Images and their names."""
-        images = self.source.batch(indices, generator)[0]
-        return images, [f"{self.part}[{index}]" for index in indices.tolist()]
-
-
 def plain_transform(facts: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
     """Resize to ``input_size``, normalise with ``mean`` and ``std``: all from ``facts``."""
     return v2.Compose(

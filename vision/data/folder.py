@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Items, Loader
-from tristate.vision.data.files import ImageFiles, Named, open_image
+from tristate.core.loader import Items, Loader, Named
+from tristate.vision.data.files import ImageFiles, open_image
 
 # What a part may be called on disk.
 PARTS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tristate.core.data import DataModule
-from tristate.core.loader import Items, Loader
+from tristate.core.loader import Items, Loader, Named
 from tristate.core.seeds import generator
-from tristate.vision.data.files import ImageFiles, Named, open_image, plain_transform
+from tristate.vision.data.files import ImageFiles, open_image, plain_transform
 
 # All that come with scikit-image itself and have enough texture.
 PICTURES = {
