@@ -1,5 +1,8 @@
 """How the axes of ``(B, D, L)`` lie in memory."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 
@@ -8,9 +11,14 @@ def channels_last(x: Tensor) -> bool:
     return x.stride(1) == 1 and x.stride(2) != 1
 
 
-def empty_like_rows(x: Tensor) -> Tensor:
-    """An empty tensor like ``x (B, D, L)``, dense, with its axes in the same order in memory."""
+def empty_like_rows(x: Tensor, new: Callable[..., Tensor] = torch.empty) -> Tensor:
+    """A tensor like ``x (B, D, L)``, dense, with its axes in the same order in memory.
+
+    Args:
+        x: what it is to be like.
+        new: :func:`torch.empty`, or :func:`torch.zeros`.
+    """
     batch, dim, length = x.shape
     if channels_last(x):
-        return x.new_empty(batch, length, dim).transpose(1, 2)
-    return x.new_empty(batch, dim, length)
+        return new(batch, length, dim, dtype=x.dtype, device=x.device).transpose(1, 2)
+    return new(batch, dim, length, dtype=x.dtype, device=x.device)

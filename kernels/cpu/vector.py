@@ -10,19 +10,16 @@ Source: the functions are LLVM's, https://llvm.org/docs/LangRef.html.
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
+from tristate.kernels.cpu.jit import jit as jit
+from tristate.kernels.cpu.jit import routine as routine
+
 LANES = 16
 VECTOR_BYTES = 4 * LANES
-
-# "contract" would be right too, but the kernels say fma where they mean it. Never reassoc: it folds
-# the rounding trick of exp2 away.
-jit: Callable[..., Any] = numba.njit(error_model="numpy", forceinline=True, nogil=True)
-"""Compiles a function that becomes part of the kernel that calls it."""
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTS = ir.VectorType(ir.IntType(32), LANES)
@@ -162,6 +159,17 @@ def _transpose(builder: Any, source: Any, source_step: Any, target: Any, target_
     return ir.Constant(ir.IntType(8), None)
 
 
+def _prefetch(builder: Any, address: Any) -> Any:
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), number, number, number])
+    name = "llvm.prefetch.p0"
+    declared = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    # To be read, kept in every level, data.
+    flags = [ir.Constant(number, flag) for flag in (0, 3, 1)]
+    builder.call(declared, [_pointer(builder, address), *flags])
+    return ir.Constant(ir.IntType(8), None)
+
+
 _int, _float, _none = types.int64, types.float32, types.none
 
 load = _function(vector, (_int,), _load(_FLOATS, 4))
@@ -180,6 +188,9 @@ load_short = _function(types.int16, (_int,), _load(ir.IntType(16), 2))
 """The int16 (or the bits of a 16-bit float) at an address."""
 load_word = _function(_int, (_int,), _load(ir.IntType(64), 8))
 """The int64 at an address."""
+
+prefetch = _function(_none, (_int,), _prefetch)
+"""Say that the memory at an address will soon be read."""
 
 store = _function(_none, (_int, vector), _store(4))
 """Write 16 float32 to an address."""

@@ -1,5 +1,6 @@
 """The selective scan of Mamba, and its step by step form."""
 
+import torch
 from torch import Tensor
 
 from tristate.kernels.backend import choose
@@ -9,7 +10,7 @@ from tristate.kernels.checks import (
     expect_segments,
     expect_shape,
 )
-from tristate.kernels.selective import reference
+from tristate.kernels.selective import ops, reference
 
 __all__ = ["selective_scan", "selective_state_update"]
 
@@ -66,10 +67,17 @@ def selective_scan(
     Source: mamba-ssm's ``selective_scan_fn``, https://github.com/state-spaces/mamba.
     """
     _check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx)
-    choose("selective_scan", u, backend, ("reference",))
-    out, last_state = reference.selective_scan(
-        u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, seq_idx, reverse
-    )
+    inputs = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    # float32 is not enough for an input in float64, whichever it is.
+    exact = any(x is not None and x.dtype in (torch.float64, torch.complex128) for x in inputs)
+    offered = ("reference",) if exact else ("reference", "cpu")
+    if choose("selective_scan", u, backend, offered) == "reference":
+        out, last_state = reference.selective_scan(
+            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, seq_idx, reverse
+        )
+    else:
+        keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+        out, last_state, _ = ops.forward(*inputs, seq_idx, delta_softplus, reverse, keep)
     return (out, last_state) if return_last_state else out
 
 

@@ -1,0 +1,301 @@
+"""The selective scan on a CPU: gradients.
+
+Tiles are visited from the last to the first. In each, a state is run forwards again from its
+checkpoint while what it was and what it decayed by are kept in L1; then its gradient runs back over
+them. Gradients of B and C, which all channels share, are summed in lanes over the channels of a
+tile, then across lanes; those of the parameters in lanes over time. With ``g`` the gradient of
+``y`` and ``a`` the decay::
+
+    dh[t] = C[t] g[t] + a[t+1] dh[t+1]        dC[t] = sum over channels of g[t] h[t]
+    dx[t] = sum over states of B[t] dh[t]     dB[t] = sum over channels of x[t] dh[t]
+    dA    = sum over time of dt[t] a[t] dh[t] h[t-1]
+    ddt[t] = u[t] dx[t] + sum over states of A a[t] dh[t] h[t-1]
+
+Addresses and strides are as in :mod:`tristate.kernels.selective.cpu_forward`.
+"""
+
+import numpy as np
+
+from tristate.kernels.cpu.functions import LN_2, exp2, sigmoid, silu, silu_slope
+from tristate.kernels.cpu.tiles import load_tile, positions, store_tile
+from tristate.kernels.cpu.vector import (
+    LANES,
+    VECTOR_BYTES,
+    add,
+    fma,
+    jit,
+    load,
+    load_int,
+    load_one,
+    mul,
+    routine,
+    splat,
+    store,
+    store_int,
+    store_one,
+    sum_lanes,
+)
+from tristate.kernels.selective.cpu_forward import (
+    ROWS,
+    TILE,
+    channels,
+    fill_ones,
+    gather_weights,
+    load_states,
+    prepare,
+    set_up,
+    share,
+    store_states,
+)
+
+
+@jit
+def _add_to(place, value):
+    store(place, add(load(place), value))
+
+
+@routine
+def _run_states(
+    n_states, A, checkpoint, dstates, dt, x, y, g, ddt, dx, befores, decays, B, C, B_lanes, C_lanes,
+    dA, dB_lanes, dC_lanes, dB_sums, dC_sums, constant, bounds, runs, fresh,
+):  # fmt: skip
+    """Run each state forwards and its gradient back; sums go where the last arguments say."""
+    zero = splat(np.float32(0))
+    for n in range(n_states):
+        at = VECTOR_BYTES * n
+        rate, h = load(A + at), load(checkpoint + at)
+        dB, dC = dB_sums + n * ROWS, dC_sums + n * ROWS
+        dA_sum, dB_sum, dC_sum = zero, zero, zero
+        for run in range(runs):
+            if fresh or run > 0:
+                h = zero
+            for i in range(load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4)):
+                row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
+                weight_in, weight_out = splat(load_one(B + place)), splat(load_one(C + place))
+                if constant:
+                    weight_in = mul(weight_in, load(B_lanes + at))
+                a = exp2(mul(load(dt + row), rate))
+                store(befores + row, h)
+                store(decays + row, a)
+                h = fma(a, h, mul(load(x + row), weight_in))
+                leaving = mul(load(g + row), h)
+                if constant:
+                    dC_sum = fma(leaving, weight_out, dC_sum)
+                    leaving = mul(leaving, load(C_lanes + at))
+                    weight_out = mul(weight_out, load(C_lanes + at))
+                store(y + row, fma(weight_out, h, load(y + row)))
+                _add_to(dC + row, leaving)
+        dh = load(dstates + at)
+        for run in range(runs - 1, -1, -1):
+            for i in range(load_int(bounds + 4 * run + 4) - 1, load_int(bounds + 4 * run) - 1, -1):
+                row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
+                weight_in, weight_out = splat(load_one(B + place)), splat(load_one(C + place))
+                entering = load(x + row)
+                if constant:
+                    weight_out = mul(weight_out, load(C_lanes + at))
+                dh = fma(load(g + row), weight_out, dh)
+                if constant:
+                    dB_sum = fma(mul(dh, entering), weight_in, dB_sum)
+                    weight_in = mul(weight_in, load(B_lanes + at))
+                    entering = mul(entering, load(B_lanes + at))
+                store(dx + row, fma(dh, weight_in, load(dx + row)))
+                store(dB + row, fma(dh, entering, load(dB + row)))
+                dh = mul(dh, load(decays + row))
+                through = mul(dh, load(befores + row))
+                store(ddt + row, fma(through, rate, load(ddt + row)))
+                dA_sum = fma(through, load(dt + row), dA_sum)
+            if fresh or run > 0:
+                dh = zero
+        store(dstates + at, dh)
+        _add_to(dA + at, dA_sum)
+        if constant:
+            _add_to(dB_lanes + at, dB_sum)
+            _add_to(dC_lanes + at, dC_sum)
+
+
+@routine
+def _clear(rows, n_states):
+    """Set the sums of all states to zero."""
+    for row in range(rows, rows + n_states * ROWS, VECTOR_BYTES):
+        store(row, splat(np.float32(0)))
+
+
+@routine
+def _write_sums(rows, target, step_n, step_t, n_states, tile, count):
+    """Write the sums across lanes, the gradient of one group's B or C at a tile's positions."""
+    for n in range(n_states):
+        for i in range(count):
+            total = sum_lanes(load(rows + n * ROWS + VECTOR_BYTES * i))
+            store_one(target + n * step_n + load_int(tile + 4 * i) * step_t, total)
+
+
+@routine
+def _before_states(dout, z, u, g, y, ddt, dx, count, skip, gated):
+    """The gradient ``g`` of ``y`` from that of the output; start the sums over states."""
+    zero = splat(np.float32(0))
+    for i in range(count):
+        row = VECTOR_BYTES * i
+        grad = load(dout + row)
+        if gated:
+            grad = mul(grad, silu(load(z + row)))
+        store(g + row, grad)
+        store(y + row, mul(skip, load(u + row)))
+        store(ddt + row, zero)
+        store(dx + row, zero)
+
+
+@routine
+def _after_states(
+    delta, u, z, dout, dt, y, g, ddt, dx, count, skip, shift, with_softplus, gated, totals
+):
+    """Turn ``u``, ``delta`` and ``z`` into their gradients; add to those of D and the bias."""
+    dD, dbias = load(totals), load(totals + VECTOR_BYTES)
+    for i in range(count):
+        row = VECTOR_BYTES * i
+        value, grad, dx_row = load(u + row), load(g + row), load(dx + row)
+        step = fma(load(ddt + row), splat(LN_2), mul(dx_row, value))
+        if with_softplus:
+            step = mul(step, sigmoid(add(load(delta + row), shift)))
+        dD, dbias = fma(grad, value, dD), add(dbias, step)
+        store(u + row, fma(dx_row, load(dt + row), mul(grad, skip)))
+        store(delta + row, step)
+        if gated:
+            slope = silu_slope(load(z + row))
+            store(z + row, mul(mul(load(dout + row), load(y + row)), slope))
+    store(totals, dD)
+    store(totals + VECTOR_BYTES, dbias)
+
+
+@jit
+def backward(
+    task, n_tasks, kind, batch, n_splits, n_groups, group_size, length, n_states,
+    u, u_b, u_d, u_t, delta, delta_b, delta_d, delta_t, z, z_b, z_d, z_t,
+    dout, dout_b, dout_d, dout_t, du, du_b, du_d, du_t, ddelta, ddelta_b, ddelta_d, ddelta_t,
+    dz, dz_b, dz_d, dz_t,
+    A, B, B_b, B_g, B_n, B_t, C, C_b, C_g, C_n, C_t, dB, dB_b, dB_g, dB_n, dB_t,
+    dC, dC_b, dC_g, dC_n, dC_t, B_constant, C_constant, split_bytes,
+    D, bias, with_softplus, dinitial, dlast, seq, seq_b, seq_t, checkpoints,
+    dA, dB_lanes, dC_lanes, totals, scratch, scratch_bytes,
+):  # fmt: skip
+    """One task's share of the sequences, or of their channels where ``n_splits`` is above 1.
+
+    ``dA``, ``dB_lanes``, ``dC_lanes`` take sums ``(tasks, blocks, N, 16)``, ``totals`` those of D
+    and the bias, ``(tasks, blocks, 2, 16)``; all are added to. Each split writes ``dB`` and ``dC``
+    of its own, ``split_bytes`` apart.
+    """
+    n_blocks = n_groups * ((group_size + LANES - 1) // LANES)
+    n_tiles = (length + TILE - 1) // TILE
+    block_bytes = VECTOR_BYTES * n_states
+    constant = B_constant != 0 or C_constant != 0
+    tile = scratch + task * scratch_bytes
+    bounds = tile + 4 * TILE
+    delta_rows = bounds + 8 * TILE
+    u_rows, z_rows, dout_rows = delta_rows + ROWS, delta_rows + 2 * ROWS, delta_rows + 3 * ROWS
+    dt, x, y = delta_rows + 4 * ROWS, delta_rows + 5 * ROWS, delta_rows + 6 * ROWS
+    g, ddt, dx = delta_rows + 7 * ROWS, delta_rows + 8 * ROWS, delta_rows + 9 * ROWS
+    befores, decays = delta_rows + 10 * ROWS, delta_rows + 11 * ROWS
+    dB_sums = delta_rows + 12 * ROWS
+    dC_sums = dB_sums + n_states * ROWS
+    B_tile = dC_sums + n_states * ROWS
+    C_tile = B_tile + 4 * TILE * n_states
+    dstates = C_tile + 4 * TILE * n_states
+    rates = dstates + n_blocks * block_bytes
+    B_rows = rates + n_blocks * block_bytes
+    C_rows = B_rows + (n_blocks * block_bytes if constant else 0)
+    per_channel = C_rows + (n_blocks * block_bytes if constant else 0)
+    segments = per_channel + 2 * VECTOR_BYTES * n_blocks
+    dA += task * n_blocks * block_bytes
+    dB_lanes += task * n_blocks * block_bytes
+    dC_lanes += task * n_blocks * block_bytes
+    totals += task * n_blocks * 2 * VECTOR_BYTES
+
+    fill_ones(B_tile, 2 * TILE * n_states)
+    set_up(
+        n_blocks, group_size, n_states, A, B_constant, C_constant, D, bias,
+        rates, B_rows, C_rows, per_channel,
+    )  # fmt: skip
+    first_item, end_item = share(task, n_tasks, batch * n_splits)
+    for item in range(first_item, end_item):
+        b = item // n_splits
+        first_block, end_block = share(item % n_splits, n_splits, n_blocks)
+        dB_own = dB + item % n_splits * split_bytes + b * dB_b
+        dC_own = dC + item % n_splits * split_bytes + b * dC_b
+        load_states(
+            first_block, end_block, group_size, n_states, dlast, b * n_groups * group_size, dstates
+        )
+        line = seq + b * seq_b if seq != 0 else 0
+        segment = np.int32(-1)
+        for k in range(n_tiles):
+            store_int(segments + 4 * k, segment)
+            if seq != 0:
+                end = min(length, (k + 1) * TILE)
+                _, _, _, segment = positions(k * TILE, end, line, seq_t, segment, tile, bounds)
+
+        for k in range(n_tiles - 1, -1, -1):
+            segment = load_int(segments + 4 * k)
+            end = min(length, (k + 1) * TILE)
+            count, runs, fresh, _ = positions(k * TILE, end, line, seq_t, segment, tile, bounds)
+            for block in range(first_block, end_block):
+                group, d, n_lanes = channels(block, group_size)
+                group_starts = block == first_block or channels(block - 1, group_size)[0] != group
+                if group_starts:
+                    _clear(dB_sums, 2 * n_states)
+                    if B_constant == 0:
+                        source = B + b * B_b + group * B_g
+                        gather_weights(source, B_n, B_t, n_states, tile, count, B_tile)
+                    if C_constant == 0:
+                        source = C + b * C_b + group * C_g
+                        gather_weights(source, C_n, C_t, n_states, tile, count, C_tile)
+                place = delta + b * delta_b + d * delta_d
+                load_tile(kind, place, delta_d, delta_t, tile, count, n_lanes, delta_rows)
+                place = u + b * u_b + d * u_d
+                load_tile(kind, place, u_d, u_t, tile, count, n_lanes, u_rows)
+                place = dout + b * dout_b + d * dout_d
+                load_tile(kind, place, dout_d, dout_t, tile, count, n_lanes, dout_rows)
+                if z != 0:
+                    place = z + b * z_b + d * z_d
+                    load_tile(kind, place, z_d, z_t, tile, count, n_lanes, z_rows)
+                skip = load(per_channel + 2 * VECTOR_BYTES * block)
+                shift = load(per_channel + 2 * VECTOR_BYTES * block + VECTOR_BYTES)
+                prepare(delta_rows, u_rows, dt, x, count, shift, with_softplus)
+                _before_states(dout_rows, z_rows, u_rows, g, y, ddt, dx, count, skip, z != 0)
+
+                at = block * block_bytes
+                checkpoint = checkpoints + ((b * n_tiles + k) * n_blocks + block) * block_bytes
+                if constant:
+                    _run_states(
+                        n_states, rates + at, checkpoint, dstates + at, dt, x, y, g, ddt, dx,
+                        befores, decays, B_tile, C_tile, B_rows + at, C_rows + at, dA + at,
+                        dB_lanes + at, dC_lanes + at, dB_sums, dC_sums, True, bounds, runs, fresh,
+                    )  # fmt: skip
+                else:
+                    _run_states(
+                        n_states, rates + at, checkpoint, dstates + at, dt, x, y, g, ddt, dx,
+                        befores, decays, B_tile, C_tile, 0, 0, dA + at,
+                        0, 0, dB_sums, dC_sums, False, bounds, runs, fresh,
+                    )  # fmt: skip
+
+                _after_states(
+                    delta_rows, u_rows, z_rows, dout_rows, dt, y, g, ddt, dx, count, skip, shift,
+                    with_softplus, z != 0, totals + 2 * VECTOR_BYTES * block,
+                )  # fmt: skip
+                place = du + b * du_b + d * du_d
+                store_tile(kind, u_rows, place, du_d, du_t, tile, count, n_lanes)
+                place = ddelta + b * ddelta_b + d * ddelta_d
+                store_tile(kind, delta_rows, place, ddelta_d, ddelta_t, tile, count, n_lanes)
+                if z != 0:
+                    place = dz + b * dz_b + d * dz_d
+                    store_tile(kind, z_rows, place, dz_d, dz_t, tile, count, n_lanes)
+
+                if block == end_block - 1 or channels(block + 1, group_size)[0] != group:
+                    if B_constant == 0:
+                        target = dB_own + group * dB_g
+                        _write_sums(dB_sums, target, dB_n, dB_t, n_states, tile, count)
+                    if C_constant == 0:
+                        target = dC_own + group * dC_g
+                        _write_sums(dC_sums, target, dC_n, dC_t, n_states, tile, count)
+
+        store_states(
+            first_block, end_block, group_size, n_states, dstates, dinitial,
+            b * n_groups * group_size,
+        )  # fmt: skip

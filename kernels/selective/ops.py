@@ -1,0 +1,202 @@
+"""The selective scan as PyTorch ops, ``tristate::selective_scan`` and its backward.
+
+Each device's kernels are registered here and imported when first run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tristate.kernels import double_backward
+from tristate.kernels.layout import empty_like_rows
+from tristate.kernels.selective import reference
+
+TILE, LANES = 32, 16
+"""Steps between checkpoints, and channels that a kernel takes at once."""
+
+
+@torch.library.custom_op("tristate::selective_scan", mutates_args=(), device_types="cpu")
+def forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output in the layout of ``u``, last state, and with ``keep`` what the backward needs."""
+    if A.is_complex():
+        from tristate.kernels.selective import cpu_complex as cpu
+    else:
+        from tristate.kernels.selective import cpu
+    inputs = u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx
+    return cpu.forward(*inputs, delta_softplus, reverse, keep)
+
+
+@torch.library.custom_op("tristate::selective_scan_backward", mutates_args=(), device_types="cpu")
+def backward(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    checkpoints: Tensor,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the first nine inputs; empty where an optional one is absent."""
+    if A.is_complex():
+        from tristate.kernels.selective import cpu_complex as cpu
+    else:
+        from tristate.kernels.selective import cpu
+    inputs = u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx
+    return cpu.backward(grad_out, grad_last, *inputs, checkpoints, delta_softplus, reverse)
+
+
+def checkpoint_shape(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:
+    """``(B, tiles, blocks, N, lanes)``: the states before each tile of time, by blocks of channels.
+
+    Groups of channels start a new block; with complex ``A`` there is one block of all channels.
+    """
+    batch, dim, length = u.shape
+    tiles = (length + TILE - 1) // TILE
+    if A.is_complex():
+        return batch, tiles, 1, A.shape[1], dim
+    n_groups = max(w.shape[1] if w.dim() == 4 else 1 for w in (B, C))
+    blocks = n_groups * ((dim // n_groups + LANES - 1) // LANES)
+    return batch, tiles, blocks, A.shape[1], LANES
+
+
+@forward.register_fake
+def _(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    state = torch.complex64 if A.is_complex() else torch.float32
+    shape = checkpoint_shape(u, A, B, C) if keep else (0,)
+    return (
+        empty_like_rows(u),
+        u.new_empty(u.shape[0], u.shape[1], A.shape[1], dtype=state),
+        u.new_empty(shape, dtype=state),
+    )
+
+
+@backward.register_fake
+def _(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    checkpoints: Tensor,
+    delta_softplus: bool,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        empty_like_rows(u),
+        empty_like_rows(delta),
+        A.new_empty(A.shape),
+        empty_like_weight(B),
+        empty_like_weight(C),
+        u.new_empty(0) if D is None else D.new_empty(D.shape),
+        u.new_empty(0) if z is None else empty_like_rows(z),
+        u.new_empty(0) if delta_bias is None else delta_bias.new_empty(delta_bias.shape),
+        u.new_empty(0) if initial_state is None else initial_state.new_empty(initial_state.shape),
+    )
+
+
+def empty_like_weight(weight: Tensor) -> Tensor:
+    """An empty tensor like ``B`` or ``C``, dense, with states innermost where they are in it."""
+    if weight.dim() == 2 or weight.stride(-2) != 1 or weight.stride(-1) == 1:
+        return weight.new_empty(weight.shape)
+    *outer, n_states, length = weight.shape
+    return weight.new_empty(*outer, length, n_states).transpose(-1, -2)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.softplus, ctx.reverse, _ = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    # Checkpoints have no gradient, and the last state often none: no zeros are made for them.
+    ctx.set_materialize_grads(False)
+
+
+def _forward_gradients(
+    ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, _: Tensor | None
+) -> tuple[Any, ...]:
+    *tensors, checkpoints = ctx.saved_tensors
+    if checkpoints.numel() == 0:
+        checkpoints = torch.ops.tristate.selective_scan(*tensors, ctx.softplus, ctx.reverse, True)[
+            2
+        ]
+    if grad_out is None:
+        grad_out = torch.zeros_like(tensors[0])
+    grads = torch.ops.tristate.selective_scan_backward(
+        grad_out, grad_last, *tensors, checkpoints, ctx.softplus, ctx.reverse
+    )
+    present = [g if x is not None else None for g, x in zip(grads, tensors[:9], strict=True)]
+    return *present, None, None, None, None
+
+
+def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, _, ctx.softplus, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+    grad_out, grad_last, *inputs, seq_idx = ctx.saved_tensors
+
+    def meaning(
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        bias: Tensor | None,
+        state: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        return reference.selective_scan(
+            u, delta, A, B, C, D, z, bias, ctx.softplus, state, seq_idx, ctx.reverse
+        )
+
+    grads, of_inputs = double_backward.gradients(meaning, inputs, (grad_out, grad_last), cotangents)
+    return *grads, *of_inputs, None, None, None, None
+
+
+forward.register_autograd(_forward_gradients, setup_context=_keep)
+backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
