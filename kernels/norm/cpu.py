@@ -162,7 +162,7 @@ def gated_rms_norm_backward(
 
 def _plain(x: Tensor) -> Tensor:
     """The values in float32, rows one after another."""
-    return x.detach().float().contiguous()
+    return x.float().contiguous()
 
 
 def _address(x: Tensor | None) -> int:

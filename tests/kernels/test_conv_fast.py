@@ -174,7 +174,7 @@ def test_gradients_of_gradients(reverse):
         assert error(got[name], wanted) < 2e-5, name
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ("time-last", "channel-last"))
 @pytest.mark.parametrize("full", (False, True))
 # opcheck itself looks at the .grad of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
