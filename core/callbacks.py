@@ -59,7 +59,8 @@ class Throughput(Callback):
             self._seconds += now - self._last
             self._items += pl_module.n_items(batch) * trainer.world_size  # pyright: ignore
         self._last = now
-        if not self._seconds or trainer.global_step % trainer.log_every_n_steps:
+        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if not self._seconds or trainer.global_step % every:
             return
         rate, name = self._items / self._seconds, f"train/{pl_module.unit}_per_second"
         pl_module.log(name, rate, prog_bar=True, on_epoch=False)

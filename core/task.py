@@ -122,7 +122,8 @@ class Task(LightningModule):
     @property
     def logs_now(self) -> bool:
         """Whether the trainer writes this step down; to log at other steps only takes time."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        return (self.global_step + 1) % every == 0
 
     def progress(self) -> float:
         """The share of the run that lies behind at the middle of the next step, 0 to 1."""
