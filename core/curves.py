@@ -125,7 +125,10 @@ def _view(values: Sequence[float]) -> tuple[float, float]:
         most = ordered[math.floor(0.98 * (len(ordered) - 1))]
         if high - low > 2 * (most - low):
             high = most
-    return (low, high) if high > low else (low - abs(low) / 2 - 0.5, high + abs(high) / 2 + 0.5)
+    if high > low:
+        return low, high
+    margin = abs(low) / 10 or 0.5
+    return low - margin, high + margin
 
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:
