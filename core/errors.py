@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something that the user can mend, told in one sentence: what came, what was wanted, what to do.
+    """What the user can mend, told in one sentence: what came, what was wanted, what to do.
 
     The command line prints the sentence without a traceback and exits with status 1.
     """
