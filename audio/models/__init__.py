@@ -1,0 +1,1 @@
+"""Models of clips: front ends that make tokens, and a classifier over any mixer."""
