@@ -1,10 +1,7 @@
 """The genome that comes with the package, as a data module to pretrain on."""
 
-from pathlib import Path
-
+from tristate.bio.data.ecoli import EMBEDDED
 from tristate.bio.data.genome_windows import GenomeWindows
-
-EMBEDDED = Path(__file__).parent / "ecoli" / "MG1655-K12.fa.gz"
 
 
 class EcoliWindows(GenomeWindows):

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import numpy as np
+
 from tristate.bio.data.bed import Interval, read_bed
 from tristate.bio.data.fasta import Genome
+from tristate.bio.data.markov import markov_baselines
 from tristate.bio.data.sources import NamedWindows, RandomExamples, Reader, TiledExamples
 from tristate.bio.data.tokenize import CharacterTokenizer, caduceus_tokenizer
 from tristate.bio.data.windows import (
@@ -16,6 +19,8 @@ from tristate.bio.data.windows import (
 from tristate.core.data import DataModule
 from tristate.core.errors import UserError
 from tristate.core.loader import Loader
+
+MARKOV_BASES = 20_000_000  # genomes up to so many bases get Markov models to compare with
 
 # What files call the part that validates.
 _PART_NAMES = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
@@ -166,6 +171,30 @@ class GenomeWindows(DataModule):
         else:
             intervals = [t.interval for t in tile(self._regions("test"), self.length)]
         return self.loader(NamedWindows(self.genome, self.tokenizer, intervals))
+
+    def baselines(self) -> dict[int, float]:
+        """Bits per base of Markov models on the part to test on, by order.
+
+        They are counted on all that is not tested on, of one strand: they need no validation.
+        Empty for genomes of more than ``MARKOV_BASES``, where counting would take long.
+        """
+        counted = [*self.regions["train"], *self.regions["val"]]
+        parts = [counted, self.regions["test"]]
+        if sum(row.end - row.start for part in parts for row in part) > MARKOV_BASES:
+            return {}
+        # What lies side by side is one piece, an N between all others: no k-mer reaches across.
+        known, unseen = (self._joined(part) for part in parts)
+        return markov_baselines(known, unseen)
+
+    def _joined(self, regions: list[Interval]) -> np.ndarray:
+        pieces: list[np.ndarray] = []
+        chrom, end = "", 0
+        for row in sorted(regions):
+            if (row.chrom, row.start) != (chrom, end):
+                pieces.append(np.frombuffer(b"N", np.uint8))
+            pieces.append(self.genome.letters(row.chrom, row.start, row.end))
+            chrom, end = row.chrom, row.end
+        return np.concatenate(pieces)
 
     def _tiled(self, part: str) -> Loader:
         source = TiledExamples(self.reader, self._regions(part))

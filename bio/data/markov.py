@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tristate.bio.data.ecoli_windows import EMBEDDED
+from tristate.bio.data.ecoli import EMBEDDED
 from tristate.bio.data.fasta import Genome
 
 ORDERS = (0, 3, 5, 7, 9)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tristate.bio.data.ecoli_windows import EMBEDDED
+from tristate.bio.data.ecoli import EMBEDDED
 from tristate.bio.data.fasta import Genome
 from tristate.bio.data.markov import Markov, base_codes, markov_baselines
 

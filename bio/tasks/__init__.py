@@ -1,0 +1,1 @@
+"""Tasks on DNA: pretraining and classification."""
