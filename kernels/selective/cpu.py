@@ -7,7 +7,13 @@ from torch import Tensor
 
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.layout import empty_like_rows
-from tristate.kernels.selective.ops import LANES, TILE, checkpoint_shape
+from tristate.kernels.selective.ops import (
+    LANES,
+    TILE,
+    checkpoint_shape,
+    empty_like_weight,
+    states_innermost,
+)
 
 _LANES, _TILE, _ROW = LANES, TILE, 4 * LANES
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -214,24 +220,28 @@ def _weight_grads(weight: Tensor, sizes: _Sizes, padded: bool) -> Tensor:
     # Each split writes its channels' groups only, and nothing is written at padding.
     new = torch.zeros if padded or sizes.n_splits > 1 else torch.empty
     outer = (sizes.n_splits, sizes.batch, sizes.n_groups)
-    if weight.stride(-2) == 1:
+    if states_innermost(weight):
         return new(*outer, sizes.length, sizes.n_states).transpose(3, 4)
     return new(*outer, sizes.n_states, sizes.length)
 
 
 def _like_weight(parts: Tensor, weight: Tensor) -> Tensor:
-    """The sum over splits, in the shape of B or C."""
-    grad = parts.sum(0) if parts.shape[0] > 1 else parts[0]  # (B, G, N, L)
+    """The sum over splits, in the shape and layout of B or C."""
+    if parts.shape[0] == 1 and parts.shape[2] == _groups(weight):
+        return parts[0] if weight.dim() == 4 else parts[0, :, 0]
+    grad = parts.sum(0)  # (B, G, N, L)
     if _groups(weight) != grad.shape[1]:
         grad = grad.sum(1, keepdim=True)
-    return grad if weight.dim() == 4 else grad[:, 0]
+    return empty_like_weight(weight.float()).copy_(grad if weight.dim() == 4 else grad[:, 0])
 
 
 def _by_channel(lanes: Tensor, sizes: _Sizes) -> Tensor:
     """Sums in lanes ``(tasks, blocks, N, 16)`` as ``(D, N)``."""
     total = lanes.sum(0) if sizes.n_tasks > 1 else lanes[0]
     rows = total.transpose(1, 2).unflatten(0, (sizes.n_groups, -1)).flatten(1, 2)
-    return rows[:, : sizes.group_size].flatten(0, 1)
+    # A copy always: what an op returns must not share memory.
+    copied = rows[:, : sizes.group_size].clone(memory_format=torch.contiguous_format)
+    return copied.flatten(0, 1)
 
 
 def backward(
@@ -262,7 +272,7 @@ def backward(
     batch, dim, _ = u.shape
     du, ddelta = (empty_like_rows(t, new) for t in (x.u, x.delta))
     dz = u.new_empty(0) if x.z is None else empty_like_rows(x.z, new)
-    dB_parts, dC_parts = (_weight_grads(w, sizes, seq_idx is not None) for w in (x.B, x.C))
+    dB_parts, dC_parts = (_weight_grads(w, sizes, seq_idx is not None) for w in (B, C))
     lanes = (n_tasks, n_blocks, n_states, _LANES)
     dA = torch.zeros(lanes, dtype=torch.float32)
     # The kernel for constant weights adds to both.
@@ -311,17 +321,17 @@ def backward(
         scratch_bytes,
     )
     del memory
-    total = _by_channel(totals, sizes)  # (D, 2)
-    dB = _by_channel(dB_lanes, sizes) if x.B.dim() == 2 else _like_weight(dB_parts, x.B)
-    dC = _by_channel(dC_lanes, sizes) if x.C.dim() == 2 else _like_weight(dC_parts, x.C)
+    dD, dbias = (_by_channel(part, sizes)[:, 0] for part in totals.split(1, 2))
+    dB = _by_channel(dB_lanes, sizes) if B.dim() == 2 else _like_weight(dB_parts, B)
+    dC = _by_channel(dC_lanes, sizes) if C.dim() == 2 else _like_weight(dC_parts, C)
     return (
         du.to(u.dtype),
         ddelta.to(delta.dtype),
         _by_channel(dA, sizes).to(A.dtype),
         dB.to(B.dtype),
         dC.to(C.dtype),
-        u.new_empty(0) if D is None else total[:, 0].to(D.dtype, copy=True),
+        u.new_empty(0) if D is None else dD.to(D.dtype),
         dz if z is None else dz.to(z.dtype),
-        u.new_empty(0) if delta_bias is None else total[:, 1].to(delta_bias.dtype, copy=True),
+        u.new_empty(0) if delta_bias is None else dbias.to(delta_bias.dtype),
         u.new_empty(0) if initial_state is None else dinitial.to(initial_state.dtype),
     )

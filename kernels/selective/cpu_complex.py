@@ -126,13 +126,13 @@ def backward(
         leaving = 2 * grad[..., None]  # of each state's real part
         dstates = torch.empty_like(states)
         for t in reversed(range(states.shape[0])):
-            dh = dh + leaving[t] * tile.C[t].conj()
+            dh = dh + leaving[t] * tile.C[t].conj_physical()
             dstates[t] = dh
-            dh = dh * tile.decay[t].conj()
+            dh = dh * tile.decay[t].conj_physical()
         shifted = torch.cat([before[None], states[:-1]])
-        through = dstates * (tile.decay * shifted).conj() * tile.flows[..., None]
-        dx = (dstates * tile.B.conj()).sum(3).real * tile.real  # of dt * u
-        ddt = (through * A.conj()).sum(3).real + dx * tile.u
+        through = dstates * (tile.decay * shifted).conj_physical() * tile.flows[..., None]
+        dx = (dstates * tile.B.conj_physical()).sum(3).real * tile.real  # of dt * u
+        ddt = (through * A.conj_physical()).sum(3).real + dx * tile.u
         if delta_softplus:
             ddt = ddt * sigmoid(tile.raw)
         dA += (through * tile.dt[..., None]).sum((0, 1))
@@ -141,7 +141,7 @@ def backward(
         _write(ddelta, piece, ddt, reverse)
         _write(du, piece, dx * tile.dt + (0 if D is None else grad * D.float()), reverse)
         _add_weight(dB, piece, dstates * tile.enters[..., None], reverse)
-        _add_weight(dC, piece, leaving * states.conj(), reverse)
+        _add_weight(dC, piece, leaving * states.conj_physical(), reverse)
     return (
         du,
         ddelta,

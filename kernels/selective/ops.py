@@ -138,9 +138,14 @@ def _(
     )
 
 
+def states_innermost(weight: Tensor) -> bool:
+    """Whether the states of ``B`` or ``C`` lie side by side in memory, and time doesn't."""
+    return weight.dim() > 2 and weight.stride(-2) == 1 and weight.stride(-1) != 1
+
+
 def empty_like_weight(weight: Tensor) -> Tensor:
-    """An empty tensor like ``B`` or ``C``, dense, with states innermost where they are in it."""
-    if weight.dim() == 2 or weight.stride(-2) != 1 or weight.stride(-1) == 1:
+    """An empty tensor like ``B`` or ``C``, dense, with its last two axes in the same order."""
+    if not states_innermost(weight):
         return weight.new_empty(weight.shape)
     *outer, n_states, length = weight.shape
     return weight.new_empty(*outer, length, n_states).transpose(-1, -2)
