@@ -21,6 +21,7 @@ from tests.conformance.compare import (
 from tests.conformance.golden import Golden, cast, load
 from tests.conformance.modules import MODULES, only_output
 from tests.conformance.ops import OPS
+from tests.conformance.pipelines import PIPELINES, TABLES, check_table
 from tristate.core.original import Unsupported
 from tristate.kernels.backend import use_backend
 
@@ -49,7 +50,7 @@ def check(path: Path, name: str, backend: str | None, dtype: torch.dtype) -> Res
         dtype: float64 or float32, for parameters and inputs.
     """
     if path.suffix == ".json":
-        return Result(name, "UNSUPPORTED", reason="a JSON table names no entry to choose by")
+        return _check_table(path, name)
     try:
         golden = load(path)
         with nullcontext() if backend is None else use_backend(backend):
@@ -75,6 +76,16 @@ def check(path: Path, name: str, backend: str | None, dtype: torch.dtype) -> Res
         max(grad_errors.values(), default=None),
         reason,
     )
+
+
+def _check_table(path: Path, name: str) -> Result:
+    if path.stem not in TABLES:
+        return Result(name, "UNSUPPORTED", reason=f"nothing here answers to the table {path.stem}")
+    try:
+        reason = check_table(path)
+    except Exception as error:  # as above
+        return Result(name, "FAIL", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+    return Result(name, "FAIL" if reason else "PASS", 0.0 if not reason else None, None, reason)
 
 
 def run(golden: Golden, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -125,9 +136,9 @@ Call = Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
 
 
 def _plain_call(golden: Golden) -> Call:
-    if golden.entry not in OPS:
+    adapter = OPS.get(golden.entry) or PIPELINES.get(golden.entry)
+    if adapter is None:
         raise Unsupported(f"nothing here answers to {golden.entry}")
-    adapter = OPS[golden.entry]
     return lambda inputs, _: adapter(golden, inputs)
 
 
