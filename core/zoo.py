@@ -10,7 +10,11 @@ from tristate.kernels.registry import Registry, nearest
 # Each domain's module has ``list_models()``, ``knows(name)`` and ``create_model(name, **kwargs)``.
 ZOOS = Registry(
     "domain",
-    {"vision": "tristate.vision:zoo"},
+    {
+        "vision": "tristate.vision:zoo",
+        "audio": "tristate.audio.zoo:ZOO",
+        "bio": "tristate.bio.zoo:ZOO",
+    },
 )
 
 
