@@ -12,7 +12,7 @@ from tristate.core.block import Block
 from tristate.core.mixers import MIXERS
 from tristate.core.norm import AddOnly, LayerNorm, RMSNorm
 from tristate.core.stack import Stack
-from tristate.vision.models.patches import PatchEmbed
+from tristate.vision.models.patches import ConvEmbed, PatchEmbed
 from tristate.vision.models.positions import (
     Place,
     insert_token,
@@ -30,6 +30,7 @@ def _head(num_patches: int) -> int:
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}
+STEMS = {"patch": PatchEmbed, "conv": ConvEmbed}
 PLACES: dict[str, Place] = {"middle": _middle, "head": _head}
 
 
@@ -49,6 +50,8 @@ class Vim(Backbone):
             all but the first look at the patches only.
         d_model: width of the tokens.
         n_layers: blocks.
+        stem: ``"patch"``, one filter a patch, or ``"conv"``, a few small convolutions: see
+            :mod:`tristate.vision.models.patches`.
         class_token: where the class token stands among the patches: ``"middle"``, ``"head"``, or
             None for none.
         pos_embed: add a learnt positional embedding (it covers the class token too).
@@ -79,6 +82,7 @@ class Vim(Backbone):
         global_pool: str = "token",
         d_model: int = 192,
         n_layers: int = 24,
+        stem: Literal["patch", "conv"] = "patch",
         class_token: Literal["middle", "head"] | None = "middle",
         pos_embed: bool = True,
         mixer: str = "bimamba",
@@ -119,7 +123,7 @@ class Vim(Backbone):
         )
         self.place = PLACES[class_token] if class_token else None
         self.num_prefix_tokens = 1 if class_token else 0
-        self.patch_embed = PatchEmbed(img_size, patch_size, stride, in_chans, d_model)
+        self.patch_embed = STEMS[stem](img_size, patch_size, stride, in_chans, d_model)
         tokens = self.patch_embed.num_patches + self.num_prefix_tokens
         self.cls_token = nn.Parameter(torch.empty(1, 1, d_model)) if class_token else None
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, d_model)) if pos_embed else None

@@ -62,7 +62,12 @@ default_cfgs = generate_default_cfgs(
         "vim_tiny_patch16_stride8_224.in1k": _released("tiny", "vim_t_midclstok_ft_78p3acc.pth"),
         "vim_small_patch16_stride8_224.in1k": _released("small", "vim_s_midclstok_ft_81p6acc.pth"),
         "vim_micro_patch4_28.untrained": _cfg(
-            input_size=(3, 28, 28), num_classes=10, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
+            input_size=(3, 28, 28),
+            num_classes=10,
+            crop_pct=1.0,
+            mean=(0.5,) * 3,
+            std=(0.5,) * 3,
+            first_conv="patch_embed.stem.0.0",
         ),
     }
 )
@@ -117,7 +122,8 @@ def vim_micro_patch4_28(pretrained: bool = False, **kwargs: Any) -> Vim:
     args = {
         "img_size": 28,
         "patch_size": 4,
-        "d_model": 96,
+        "stem": "conv",
+        "d_model": 64,
         "n_layers": 4,
         "mixer_args": {"d_state": 8, "expand": 1},
         **kwargs,
