@@ -4,6 +4,7 @@ VENV   ?= .venv
 DOMAIN ?= vision
 
 demo_vision = vision/vim_micro_fashion
+demo_bio = bio/mamba_micro_splice
 
 bin     := $(VENV)/bin
 domains := $(sort $(patsubst demo_%,%,$(filter demo_%,$(.VARIABLES))))
