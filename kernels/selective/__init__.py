@@ -76,7 +76,13 @@ def selective_scan(
             u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, seq_idx, reverse
         )
     else:
-        keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+        # A program that leaves seldom computes gradients, and may be of any length: how many tiles
+        # that makes would limit it.
+        keep = (
+            torch.is_grad_enabled()
+            and not torch.compiler.is_exporting()
+            and any(x is not None and x.requires_grad for x in inputs)
+        )
         out, last_state, _ = ops.forward(*inputs, seq_idx, delta_softplus, reverse, keep)
     return (out, last_state) if return_last_state else out
 

@@ -1,0 +1,26 @@
+"""Programs that leave this package: as a pt2 file that loads without it, or as ONNX.
+
+>>> program = torch.export.export(model, (x,))
+>>> program = program.run_decompositions(decompositions())
+>>> torch.onnx.export(program, f="model.onnx", dynamo=True)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """How each of this package's ops, and PyTorch's composite ones, are made of PyTorch's own.
+
+    A scan becomes one loop (ONNX: one ``Scan`` node), whatever the length.
+    """
+    from tristate.kernels.conv import export as conv
+    from tristate.kernels.norm import export as norm
+    from tristate.kernels.selective import export as selective
+
+    table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions())
+    for module in (selective, conv, norm):
+        table.update(module.decompositions())
+    return table
