@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import soundfile
 
-from tristate.audio.data.archive import members, split_member
+from tristate.audio.data.archive import is_archive, members, split_member
 from tristate.core.errors import UserError
 from tristate.kernels.registry import nearest
 
@@ -162,7 +162,7 @@ def find_clips(paths: str | Sequence[str]) -> list[Clip]:
 
     Args:
         paths: one or several of: a sound file, a folder (all below it that libsndfile may decode,
-            in order), an uncompressed tar, a manifest.
+            in order), a tar (plain or ``.tar.gz``), a manifest.
 
     Raises:
         UserError: a path does not exist or holds no clip.
@@ -171,7 +171,7 @@ def find_clips(paths: str | Sequence[str]) -> list[Clip]:
     for path in map(Path, [paths] if isinstance(paths, str) else paths):
         if path.is_dir():
             inside = [Clip(p) for p in sorted(path.rglob("*")) if _is_sound(p) and p.is_file()]
-        elif path.suffix == ".tar" and path.is_file():
+        elif is_archive(path):
             inside = [Clip(path / name) for name in members(path) if _is_sound(Path(name))]
         elif _is_manifest(path) and path.is_file():
             inside = read_manifest(path)

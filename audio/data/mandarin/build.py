@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = "gcin-voice"
 FOLDER = "usr/share/gcin-voice/ogg"
 VOICE = "5.ogg"
-ARCHIVE, MANIFEST = "voice5.tar", "syllables.csv.gz"
+ARCHIVE, MANIFEST = "voice5.tar.gz", "syllables.csv.gz"
 INITIALS = "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ"
 COLUMNS = ("path", "base", "tone", "initial", "final")
 NEUTRAL = "1"
@@ -36,8 +36,9 @@ def build(full: Path, out: Path) -> None:
     table = io.StringIO(newline="")
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(COLUMNS)
+    content = io.BytesIO()
     # GNU's format keeps these names in the header block, where pax adds two blocks a file.
-    with tarfile.open(out / ARCHIVE, "w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
+    with tarfile.open(None, "w", content, format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
         for file in sorted(full.glob(f"*/{VOICE}")):
             described = describe(file.parent.name)
             if described is None:
@@ -45,14 +46,17 @@ def build(full: Path, out: Path) -> None:
             # The default owner, mode and time: the bytes follow from the clips alone.
             member = tarfile.TarInfo(f"{file.parent.name}/{VOICE}")
             member.size = file.stat().st_size
-            with file.open("rb") as content:
-                tar.addfile(member, content)
+            with file.open("rb") as clip:
+                tar.addfile(member, clip)
             rows.writerow((f"{ARCHIVE}/{member.name}", *described))
-    with (
-        (out / MANIFEST).open("wb") as raw,
-        gzip.GzipFile(MANIFEST, "wb", 9, raw, mtime=0) as packed,
-    ):
-        packed.write(table.getvalue().encode())
+    _pack(out / ARCHIVE, content.getvalue())
+    _pack(out / MANIFEST, table.getvalue().encode())
+
+
+def _pack(file: Path, content: bytes) -> None:
+    # Neither name nor time in it: the bytes follow from the content, and from zlib.
+    with file.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+        packed.write(content)
 
 
 def main() -> None:
