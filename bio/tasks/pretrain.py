@@ -155,7 +155,9 @@ class SequencePretraining(Task):
         if self.masked:
             bits = self._bits_masked(ids, labels)
         else:
-            bits = self.window_bits(ids[:, :-1], labels[:, 1:])
+            # Nothing stands before the first base of a window that is filled up either.
+            first = ids[:, :-1] == self.facts["pad_id"]
+            bits = self.window_bits(ids[:, :-1], labels[:, 1:].masked_fill(first, IGNORE))
         return {
             "window": list(names),
             "bases": [int(count) for count in bits[:, 1].tolist()],

@@ -1,5 +1,7 @@
 """DNA backbones: causal or two-sided, padding changes nothing, weights go from task to task."""
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,7 +20,7 @@ SMALL = {"d_model": 16, "n_layers": 2}
 PACKING = [name for name in MIXERS if MIXERS[name].packs]
 
 
-def make(name, **kwargs):
+def make(name, **kwargs) -> Any:
     torch.manual_seed(0)
     return create_model(name, **{**SMALL, **kwargs}).eval()
 
@@ -79,7 +81,7 @@ def test_kmers_are_the_letters_up_to_here():
     embedding = KmerEmbedding(5, kmers=(2,))
     ids = torch.tensor([[8, 7, 10, CharacterTokenizer.mask_id, 9, 9]])
     torch.nn.init.zeros_(embedding.letters.weight)
-    table = embedding.tables[0].weight  # pyright: ignore[reportAttributeAccessIssue]
+    table: Any = embedding.tables[0].weight
     assert torch.equal(embedding(ids)[0, 1], table[4]) and torch.equal(
         embedding(ids)[0, 3], table[16]
     )
