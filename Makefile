@@ -5,6 +5,7 @@ DOMAIN ?= vision
 
 demo_vision = vision/vim_micro_fashion
 demo_bio = bio/mamba_micro_splice
+demo_audio  = audio/mamba_micro_tones
 
 bin     := $(VENV)/bin
 domains := $(sort $(patsubst demo_%,%,$(filter demo_%,$(.VARIABLES))))
