@@ -124,7 +124,7 @@ def vim_micro_patch4_28(pretrained: bool = False, **kwargs: Any) -> Vim:
         "patch_size": 4,
         "stem": "conv",
         "d_model": 64,
-        "n_layers": 4,
+        "n_layers": 3,
         "mixer_args": {"d_state": 8, "expand": 1},
         **kwargs,
     }
