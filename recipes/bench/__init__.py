@@ -1,0 +1,135 @@
+"""``tristate bench``: this machine, measured against what a user would pick instead."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+
+from tristate.kernels.backend import cpu_is_fast
+from tristate.kernels.registry import nearest
+from tristate.recipes.bench.cases import CASES, Case, cases
+from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
+from tristate.recipes.bench.measure import interleaved, peak_bytes
+from tristate.recipes.usage import UsageError
+
+ABOUT = """Times each kernel in one process, turn by turn with what it would replace: medians.
+
+floor   the least time: the arithmetic of a scan from the first cache, or moving its inputs and
+        outputs once, whichever is longer; measured in the same run
+peers   how many times longer each takes; "whole mixer" ones do the projections around a scan too
+
+Allocating fresh memory costs more than some kernels. To see the kernels alone, set
+MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment.
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure, print a table, and write JSON where asked."""
+    parser = argparse.ArgumentParser(
+        prog="tristate bench",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("what", choices=["kernels"], help="what to measure")
+    parser.add_argument("--only", action="append", metavar="OP", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--quick", action="store_true", help="leave out the largest sizes")
+    parser.add_argument("--threads", type=int, action="append", help="default: 1, and all cores")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    options = parser.parse_args(words)
+    for name in options.only or ():
+        if name not in CASES:
+            raise UsageError(f"no op {name!r} to measure; {nearest(name, CASES)}")
+    if not cpu_is_fast():
+        raise UsageError("this processor has no fused multiply-add vectors: nothing fast to time")
+    rows = measure(options.only or (), options.quick, options.threads)
+    show(rows)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(only: Sequence[str], quick: bool, threads: Sequence[int] | None) -> list[dict]:
+    """One row for each case, number of threads and direction."""
+    before = torch.get_num_threads()
+    counts = list(threads or dict.fromkeys((1, before)))
+    rows = []
+    with Progress(transient=True) as progress:
+        for case in progress.track(list(cases(only, quick)), description="measuring"):
+            try:
+                for count in counts:
+                    torch.set_num_threads(count)
+                    for direction in ("forward", "forward+backward"):
+                        progress.console.log(f"{case.what}, {direction}, {count} threads")
+                        rows.append(row(case, direction, count))
+            finally:
+                torch.set_num_threads(before)
+    return rows
+
+
+def row(case: Case, direction: str, threads: int) -> dict[str, Any]:
+    """Time ours, the floor and the peers of one case."""
+    backward = direction != "forward"
+    ours = _call(case, case.ours, backward)
+    calls = {"ours": ours}
+    if case.n_elements:
+        calls["floor"] = scan_arithmetic(direction, case.n_elements)
+    calls |= {name: _call(case, peer, backward) for name, peer in case.peers.items()}
+    ms = interleaved(calls, rounds=15, seconds=3)
+    out = next(iter(case.inputs.values()))
+    n_bytes = case.input_bytes + out.numel() * out.element_size()
+    # Back again: the inputs once more, the output's gradient, and a gradient for each input.
+    n_bytes = 3 * n_bytes if backward else n_bytes
+    return {
+        "what": case.what,
+        "shape": case.shape,
+        "backend": "cpu",
+        "direction": direction,
+        "threads": threads,
+        "ms": ms["ours"],
+        "floor_ms": max(ms.get("floor", 0.0), memory_ms(n_bytes)),
+        "peers": {name: ms[name] for name in case.peers},
+        "peak_bytes": peak_bytes(ours),
+    }
+
+
+def _call(case: Case, op: Callable[..., Tensor], backward: bool) -> Callable[[], object]:
+    if not backward:
+
+        def forward() -> object:
+            with torch.no_grad():
+                return op(**case.inputs)
+
+        return forward
+    leaves = {name: x.detach().requires_grad_() for name, x in case.inputs.items()}
+
+    def both() -> object:
+        out = op(**leaves)
+        return out.backward(torch.ones_like(out))
+
+    return both
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """The rows as a table: times, and ratios to the floor and to the peers."""
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("what", "direction"):
+        table.add_column(column)
+    for column in ("threads", "ms", "x floor", "peak MB"):
+        table.add_column(column, justify="right")
+    table.add_column("peers, times slower")
+    for r in rows:
+        peers = ", ".join(f"{name} {ms / r['ms']:.3g}" for name, ms in r["peers"].items())
+        peak = "" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 1e6:.0f}"
+        ratio = f"{r['ms'] / r['floor_ms']:.2f}"
+        table.add_row(
+            r["what"], r["direction"], str(r["threads"]), f"{r['ms']:.3g}", ratio, peak, peers
+        )
+    Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,51 @@
+"""What is measured: an op at a size, and what a user would take instead. A line a case."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from tristate.kernels.registry import Registry
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op on given inputs.
+
+    Attributes:
+        what: the op.
+        shape: sizes by name.
+        inputs: tensors by argument name; floating point ones get gradients.
+        ours: the op as a function of the inputs, with the fast backend.
+        peers: what computes the same, or does the same job, by name.
+        n_elements: channels times steps times states of a scan; 0 where arithmetic is no bound.
+    """
+
+    what: str
+    shape: dict[str, int]
+    inputs: dict[str, Tensor]
+    ours: Callable[..., Tensor]
+    peers: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
+    n_elements: int = 0
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs."""
+        return sum(x.numel() * x.element_size() for x in self.inputs.values())
+
+
+CASES = Registry(
+    "op to measure",
+    {
+        "selective_scan": "tristate.recipes.bench.selective:cases",
+        "causal_conv1d": "tristate.recipes.bench.conv:cases",
+        "add_norm": "tristate.recipes.bench.norm:cases",
+    },
+)
+
+
+def cases(only: Iterable[str], quick: bool) -> Iterator[Any]:
+    """The cases of the named ops; the small ones alone where it must be ``quick``."""
+    for name in only or CASES:
+        yield from CASES[name](quick)
