@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from tristate.kernels.backend import cpu_is_fast
+from tristate.kernels.backend import available_backends
 from tristate.kernels.registry import nearest
 from tristate.recipes.bench.cases import CASES, Case, cases
 from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     for name in options.only or ():
         if name not in CASES:
             raise UsageError(f"no op {name!r} to measure; {nearest(name, CASES)}")
-    if not cpu_is_fast():
+    if "cpu" not in available_backends():
         raise UsageError("this processor has no fused multiply-add vectors: nothing fast to time")
     rows = measure(options.only or (), options.quick, options.threads)
     show(rows)
