@@ -18,6 +18,7 @@ from tristate.kernels.cpu.vector import (
 )
 
 LOG2_E = np.float32(1.4426950408889634)
+_LOG2_E_REST = np.float32(1.4426950408889634 - float(LOG2_E))
 LN_2 = np.float32(0.6931471805599453)
 
 # 1.5 * 2**23: adding it to |x| < 2**22 rounds x to a whole number, in the low bits of the mantissa.
@@ -66,8 +67,9 @@ def exp(x):
     """``e**x``, between ``2**-126`` and ``2**127.999``; NaN stays NaN."""
     x = minimum(maximum(x, splat(_LEAST * LN_2)), splat(_MOST * LN_2))
     shifted = fma(x, splat(LOG2_E), splat(_ROUND))
-    # In one fma: the product, rounded by itself, would be wrong by |x| units in the last place.
-    return _power(fma(x, splat(LOG2_E), sub(splat(_ROUND), shifted)), shifted)
+    # A rounded product, or a rounded log2(e), would put it wrong by |x| units in the last place.
+    rest = fma(x, splat(LOG2_E), sub(splat(_ROUND), shifted))
+    return _power(fma(x, splat(_LOG2_E_REST), rest), shifted)
 
 
 @jit
