@@ -17,7 +17,7 @@ def middle(ids: Tensor, tokens: Sequence[str], pad_id: int, alt: str) -> str:
         pad_id: is not shown.
         alt: a title for the whole.
     """
-    letters = [tokens[i] for i in ids.tolist() if i != pad_id]
+    letters = [str(tokens[i]) for i in ids.tolist() if i != pad_id]
     half = len(letters) // 2
     parts = [letters[max(0, half - SHOWN // 2) : half], letters[half : half + SHOWN // 2]]
     left, right = (escape("".join(part)) for part in parts)

@@ -176,6 +176,6 @@ class SequencePretraining(Task):
 
     def report_sections(self) -> list[Section]:
         """Bits per base along what was tested, beside Markov models where the data offer them."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         baselines = data.baselines() if hasattr(data, "baselines") else {}
         return [Section("Bits per base along the genome", bits_page(self.tested, baselines))]

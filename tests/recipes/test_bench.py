@@ -1,0 +1,75 @@
+"""What ``tristate bench`` writes, on the smallest case of its own kind."""
+
+import json
+
+import pytest
+import torch
+
+from tristate.kernels.backend import available_backends
+from tristate.recipes import bench
+from tristate.recipes.bench.cases import CASES, Case
+from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
+from tristate.recipes.bench.measure import interleaved, peak_bytes
+from tristate.recipes.bench.selective import _inputs, _ours, parallel_scan, step_by_step
+from tristate.recipes.usage import UsageError
+
+pytestmark = pytest.mark.skipif(
+    "cpu" not in available_backends(), reason="this processor has no fused multiply-add vectors"
+)
+
+
+def tiny():
+    inputs = _inputs(2, 6, 9, 3, 2)
+    shape = {"B": 2, "D": 6, "L": 9, "N": 3}
+    peers = {"loop": step_by_step, "parallel": parallel_scan}
+    return Case("selective_scan, tiny", shape, inputs, _ours, peers, 2 * 6 * 9 * 3)
+
+
+def test_peers_compute_the_same():
+    case = tiny()
+    want = case.ours(**case.inputs)
+    for peer in case.peers.values():
+        torch.testing.assert_close(peer(**case.inputs), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+def test_a_row_has_what_the_contract_says(direction):
+    row = bench.row(tiny(), direction, 1)
+    assert set(row) == {
+        "what", "shape", "backend", "direction", "threads", "ms", "floor_ms", "peers", "peak_bytes",
+    }  # fmt: skip
+    assert row["ms"] > 0 and row["floor_ms"] > 0
+    assert set(row["peers"]) == {"loop", "parallel"}
+    json.dumps(row)
+
+
+def test_every_op_has_cases():
+    for name in CASES:
+        assert callable(CASES[name])
+
+
+def test_the_floor_grows_with_the_work():
+    small, large = scan_arithmetic("forward", 1 << 14), scan_arithmetic("forward", 1 << 22)
+    ms = interleaved({"small": small, "large": large}, rounds=5, seconds=1)
+    assert ms["large"] > 8 * ms["small"]
+    assert memory_ms(1 << 28) > memory_ms(1 << 20)
+
+
+def test_a_call_that_allocates_shows():
+    held = peak_bytes(lambda: torch.ones(1 << 24))
+    if held is None:
+        pytest.skip("this system does not count a process's peak")
+    assert held > 0.9 * 4 * (1 << 24)
+
+
+def test_json_and_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "cases", lambda only, quick: iter([tiny()]))
+    file = tmp_path / "rows.json"
+    assert bench.main(["kernels", "--threads", "1", "--json", str(file)]) == 0
+    assert len(json.loads(file.read_text())) == 2
+    assert "tiny" in capsys.readouterr().out
+
+
+def test_a_misspelt_op_is_named():
+    with pytest.raises(UsageError, match="selective_scan"):
+        bench.main(["kernels", "--only", "selectve_scan"])
