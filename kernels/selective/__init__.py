@@ -83,7 +83,7 @@ def selective_scan(
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        out, last_state, _ = ops.forward(*inputs, seq_idx, delta_softplus, reverse, keep)
+        out, last_state = ops.run(*inputs, seq_idx, delta_softplus, reverse, keep)
     return (out, last_state) if return_last_state else out
 
 

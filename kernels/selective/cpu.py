@@ -235,15 +235,6 @@ def _like_weight(parts: Tensor, weight: Tensor) -> Tensor:
     return empty_like_weight(weight.float()).copy_(grad if weight.dim() == 4 else grad[:, 0])
 
 
-def _by_channel(lanes: Tensor, sizes: _Sizes) -> Tensor:
-    """Sums in lanes ``(tasks, blocks, N, 16)`` as ``(D, N)``."""
-    total = lanes.sum(0) if sizes.n_tasks > 1 else lanes[0]
-    rows = total.transpose(1, 2).unflatten(0, (sizes.n_groups, -1)).flatten(1, 2)
-    # A copy always: what an op returns must not share memory.
-    copied = rows[:, : sizes.group_size].clone(memory_format=torch.contiguous_format)
-    return copied.flatten(0, 1)
-
-
 def backward(
     grad_out: Tensor,
     grad_last: Tensor | None,
@@ -273,20 +264,16 @@ def backward(
     du, ddelta = (empty_like_rows(t, new) for t in (x.u, x.delta))
     dz = u.new_empty(0) if x.z is None else empty_like_rows(x.z, new)
     dB_parts, dC_parts = (_weight_grads(w, sizes, seq_idx is not None) for w in (B, C))
-    lanes = (n_tasks, n_blocks, n_states, _LANES)
-    dA = torch.zeros(lanes, dtype=torch.float32)
-    # The kernel for constant weights adds to both.
-    lanes = lanes if x.B.dim() == 2 or x.C.dim() == 2 else 0
-    dB_lanes, dC_lanes = (
-        torch.zeros(lanes, dtype=torch.float32),
-        torch.zeros(lanes, dtype=torch.float32),
-    )
-    totals = torch.zeros(n_tasks, n_blocks, 2, _LANES, dtype=torch.float32)
+    # A gradient of each parameter by each task; the kernel for constant weights writes both.
+    fixed = (n_tasks, dim, n_states if B.dim() == 2 or C.dim() == 2 else 0)
+    dA = torch.empty(n_tasks, dim, n_states, dtype=torch.float32)
+    dB_fixed, dC_fixed = (torch.empty(fixed, dtype=torch.float32) for _ in range(2))
+    dD, dbias = (torch.empty(n_tasks, dim, dtype=torch.float32) for _ in range(2))
     dinitial = torch.empty(batch, dim, n_states, dtype=torch.float32)
     grad_out = grad_out.to(x.u.dtype)
     grad_last = None if grad_last is None else _plain(grad_last)
     n_rows = 12 * (_TILE + 3) + 2 * n_states * (_TILE + 3) + 4 * _TILE * n_states // _LANES
-    n_rows += (4 * n_states + 2) * n_blocks + sizes.n_tiles // _LANES + 16
+    n_rows += (7 * n_states + 4) * n_blocks + sizes.n_tiles // _LANES + 16
     memory, scratch, scratch_bytes = _scratch(sizes, _ROW * n_rows)
     _backward(
         n_tasks,
@@ -314,20 +301,23 @@ def backward(
         *_segments(x.seq_idx, reverse),
         checkpoints.data_ptr(),
         dA.data_ptr(),
-        dB_lanes.data_ptr(),
-        dC_lanes.data_ptr(),
-        totals.data_ptr(),
+        dB_fixed.data_ptr(),
+        dC_fixed.data_ptr(),
+        dD.data_ptr(),
+        dbias.data_ptr(),
         scratch,
         scratch_bytes,
     )
     del memory
-    dD, dbias = (_by_channel(part, sizes)[:, 0] for part in totals.split(1, 2))
-    dB = _by_channel(dB_lanes, sizes) if B.dim() == 2 else _like_weight(dB_parts, B)
-    dC = _by_channel(dC_lanes, sizes) if C.dim() == 2 else _like_weight(dC_parts, C)
+    dA, dB_fixed, dC_fixed, dD, dbias = (
+        g.sum(0) if n_tasks > 1 else g[0] for g in (dA, dB_fixed, dC_fixed, dD, dbias)
+    )
+    dB = dB_fixed if B.dim() == 2 else _like_weight(dB_parts, B)
+    dC = dC_fixed if C.dim() == 2 else _like_weight(dC_parts, C)
     return (
         du.to(u.dtype),
         ddelta.to(delta.dtype),
-        _by_channel(dA, sizes).to(A.dtype),
+        dA.to(A.dtype),
         dB.to(B.dtype),
         dC.to(C.dtype),
         u.new_empty(0) if D is None else dD.to(D.dtype),

@@ -17,7 +17,7 @@ Addresses and strides are as in :mod:`tristate.kernels.selective.cpu_forward`.
 import numpy as np
 
 from tristate.kernels.cpu.functions import LN_2, exp2, sigmoid, silu, silu_slope
-from tristate.kernels.cpu.tiles import load_tile, positions, store_tile
+from tristate.kernels.cpu.tiles import load_tile, positions, store_lanes, store_tile
 from tristate.kernels.cpu.vector import (
     LANES,
     VECTOR_BYTES,
@@ -175,13 +175,13 @@ def backward(
     A, B, B_b, B_g, B_n, B_t, C, C_b, C_g, C_n, C_t, dB, dB_b, dB_g, dB_n, dB_t,
     dC, dC_b, dC_g, dC_n, dC_t, B_constant, C_constant, split_bytes,
     D, bias, with_softplus, dinitial, dlast, seq, seq_b, seq_t, checkpoints,
-    dA, dB_lanes, dC_lanes, totals, scratch, scratch_bytes,
+    dA, dB_fixed, dC_fixed, dD, dbias, scratch, scratch_bytes,
 ):  # fmt: skip
     """One task's share of the sequences, or of their channels where ``n_splits`` is above 1.
 
-    ``dA``, ``dB_lanes``, ``dC_lanes`` take sums ``(tasks, blocks, N, 16)``, ``totals`` those of D
-    and the bias, ``(tasks, blocks, 2, 16)``; all are added to. Each split writes ``dB`` and ``dC``
-    of its own, ``split_bytes`` apart.
+    Each task writes the parameters' gradients of its own: ``dA``, ``dB_fixed``, ``dC_fixed`` (of
+    constant weights) ``(tasks, D, N)``, ``dD``, ``dbias`` ``(tasks, D)``. Each split writes ``dB``
+    and ``dC`` of its own, ``split_bytes`` apart.
     """
     n_blocks = n_groups * ((group_size + LANES - 1) // LANES)
     n_tiles = (length + TILE - 1) // TILE
@@ -203,11 +203,13 @@ def backward(
     B_rows = rates + n_blocks * block_bytes
     C_rows = B_rows + (n_blocks * block_bytes if constant else 0)
     per_channel = C_rows + (n_blocks * block_bytes if constant else 0)
-    segments = per_channel + 2 * VECTOR_BYTES * n_blocks
-    dA += task * n_blocks * block_bytes
-    dB_lanes += task * n_blocks * block_bytes
-    dC_lanes += task * n_blocks * block_bytes
-    totals += task * n_blocks * 2 * VECTOR_BYTES
+    totals = per_channel + 2 * VECTOR_BYTES * n_blocks
+    dA_lanes = totals + 2 * VECTOR_BYTES * n_blocks
+    dB_lanes = dA_lanes + n_blocks * block_bytes
+    dC_lanes = dB_lanes + (n_blocks * block_bytes if constant else 0)
+    segments = dC_lanes + (n_blocks * block_bytes if constant else 0)
+    for row in range(totals, segments, VECTOR_BYTES):
+        store(row, splat(np.float32(0)))
 
     fill_ones(B_tile, 2 * TILE * n_states)
     set_up(
@@ -265,13 +267,13 @@ def backward(
                 if constant:
                     _run_states(
                         n_states, rates + at, checkpoint, dstates + at, dt, x, y, g, ddt, dx,
-                        befores, decays, B_tile, C_tile, B_rows + at, C_rows + at, dA + at,
+                        befores, decays, B_tile, C_tile, B_rows + at, C_rows + at, dA_lanes + at,
                         dB_lanes + at, dC_lanes + at, dB_sums, dC_sums, True, bounds, runs, fresh,
                     )  # fmt: skip
                 else:
                     _run_states(
                         n_states, rates + at, checkpoint, dstates + at, dt, x, y, g, ddt, dx,
-                        befores, decays, B_tile, C_tile, 0, 0, dA + at,
+                        befores, decays, B_tile, C_tile, 0, 0, dA_lanes + at,
                         0, 0, dB_sums, dC_sums, False, bounds, runs, fresh,
                     )  # fmt: skip
 
@@ -299,3 +301,14 @@ def backward(
             first_block, end_block, group_size, n_states, dstates, dinitial,
             b * n_groups * group_size,
         )  # fmt: skip
+
+    first_channel = task * n_groups * group_size
+    store_states(0, n_blocks, group_size, n_states, dA_lanes, dA, first_channel)
+    if constant:
+        store_states(0, n_blocks, group_size, n_states, dB_lanes, dB_fixed, first_channel)
+        store_states(0, n_blocks, group_size, n_states, dC_lanes, dC_fixed, first_channel)
+    for block in range(n_blocks):
+        _, d, n_lanes = channels(block, group_size)
+        row = totals + 2 * VECTOR_BYTES * block
+        store_lanes(row, dD + 4 * (first_channel + d), 4, n_lanes)
+        store_lanes(row + VECTOR_BYTES, dbias + 4 * (first_channel + d), 4, n_lanes)

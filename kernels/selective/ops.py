@@ -33,12 +33,8 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output in the layout of ``u``, last state, and with ``keep`` what the backward needs."""
-    if A.is_complex():
-        from tristate.kernels.selective import cpu_complex as cpu
-    else:
-        from tristate.kernels.selective import cpu
     inputs = u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx
-    return cpu.forward(*inputs, delta_softplus, reverse, keep)
+    return _cpu(A).forward(*inputs, delta_softplus, reverse, keep)
 
 
 @torch.library.custom_op("tristate::selective_scan_backward", mutates_args=(), device_types="cpu")
@@ -60,12 +56,17 @@ def backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the first nine inputs; empty where an optional one is absent."""
-    if A.is_complex():
-        from tristate.kernels.selective import cpu_complex as cpu
-    else:
-        from tristate.kernels.selective import cpu
     inputs = u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx
-    return cpu.backward(grad_out, grad_last, *inputs, checkpoints, delta_softplus, reverse)
+    return _cpu(A).backward(grad_out, grad_last, *inputs, checkpoints, delta_softplus, reverse)
+
+
+def _cpu(A: Tensor) -> Any:
+    """The module of the CPU's kernels for ``A``, real or complex."""
+    if A.is_complex():
+        from tristate.kernels.selective import cpu_complex as module
+    else:
+        from tristate.kernels.selective import cpu as module
+    return module
 
 
 def checkpoint_shape(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[int, ...]:
@@ -153,6 +154,7 @@ def empty_like_weight(weight: Tensor) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.softplus, ctx.reverse, _ = inputs
+    ctx.direct = False
     ctx.save_for_backward(*tensors, output[2])
     # Checkpoints have no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
@@ -168,9 +170,10 @@ def _forward_gradients(
         ]
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[0])
-    grads = torch.ops.tristate.selective_scan_backward(
-        grad_out, grad_last, *tensors, checkpoints, ctx.softplus, ctx.reverse
-    )
+    inputs = (grad_out, grad_last, *tensors, checkpoints, ctx.softplus, ctx.reverse)
+    # The op, where the gradients are themselves differentiated or traced; else on the short way.
+    direct = ctx.direct and not torch.is_grad_enabled() and type(grad_out) is Tensor
+    grads = _cpu(tensors[2]).backward(*inputs) if direct else backward(*inputs)
     present = [g if x is not None else None for g, x in zip(grads, tensors[:9], strict=True)]
     return *present, None, None, None, None
 
@@ -205,3 +208,40 @@ def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
 
 forward.register_autograd(_forward_gradients, setup_context=_keep)
 backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+
+
+class _Direct(torch.autograd.Function):
+    """The forward op without the dispatcher, which takes longer than a small scan."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        out, last, checkpoints = _cpu(inputs[2]).forward(*inputs)
+        _keep(ctx, inputs, (out, last, checkpoints))
+        ctx.direct = True
+        return out, last
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        return _forward_gradients(ctx, *grads, None)
+
+
+_PLAIN = {Tensor, torch.nn.Parameter, type(None)}
+
+
+def run(*inputs: Any) -> tuple[Tensor, Tensor]:
+    """Output and last state of the op, on the shortest way there is.
+
+    In eager mode the kernels are called as they are; whatever looks at ops (compilers, exporters,
+    tensor subclasses, dispatch modes, function transforms) sees the op.
+    """
+    seen = (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.maybe_current_level() is not None
+        or any(type(x) not in _PLAIN for x in inputs[:10])
+    )
+    if seen:
+        return forward(*inputs)[:2]
+    if inputs[-1]:
+        return _Direct.apply(*inputs)
+    return _cpu(inputs[2]).forward(*inputs)[:2]
