@@ -222,9 +222,11 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return _forward_gradients(ctx, *grads, None)
+        grad_out, grad_last = grads
+        return _forward_gradients(ctx, grad_out, grad_last, None)
 
 
+_functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 
 
@@ -237,7 +239,7 @@ def run(*inputs: Any) -> tuple[Tensor, Tensor]:
     seen = (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.maybe_current_level() is not None
+        or _functorch.maybe_current_level() is not None
         or any(type(x) not in _PLAIN for x in inputs[:10])
     )
     if seen:
