@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from tristate import __version__
+import tristate
 from tristate.core.errors import UserError
 from tristate.kernels.registry import nearest
 from tristate.recipes.usage import Interrupted, UsageError
@@ -86,7 +86,7 @@ def overview() -> str:
     width = max(len(usage) for usage, _ in rows)
     return "\n".join(
         [
-            f"tristate {__version__}: state-space models for vision, audio and genomics",
+            f"tristate {tristate.__version__}: state-space models for vision, audio and genomics",
             "",
             *(f"  {usage:<{width}}  {about}" for usage, about in rows),
             "",
@@ -106,7 +106,7 @@ def dispatch(words: Sequence[str]) -> int:
         return 0
     name, *rest = words
     if name in ("-V", "--version", "version"):
-        print(f"tristate {__version__}")
+        print(f"tristate {tristate.__version__}")
         return 0
     if name not in VERBS:
         raise UsageError(f"unknown verb {name!r}; {nearest(name, VERBS)}")

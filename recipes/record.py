@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from tristate import __version__
+import tristate
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "lightning", "timm", "numba", "triton", "numpy")
 
@@ -37,7 +37,7 @@ def write_record(
         "seed": seed,
         "device": _device(trainer),
         "versions": {
-            "tristate": __version__,
+            "tristate": tristate.__version__,
             "python": platform.python_version(),
             **{name: found for name in PACKAGES if (found := _version(name))},
         },

@@ -82,7 +82,7 @@ def test_default_cfg_is_true(model):
     assert cfg["first_conv"] + ".weight" in state
     assert cfg["num_classes"] == model.num_classes
     assert cfg["license"] and cfg["origin_url"]
-    assert model.patch_embed.proj.in_channels == cfg["input_size"][0]
+    assert model.get_submodule(cfg["first_conv"]).in_channels == cfg["input_size"][0]
 
 
 def test_reset_classifier(name):
