@@ -45,12 +45,11 @@ _L8 = np.float32(0.005364344455301762)
 @jit
 def _power(rest, shifted):
     """``2**(rest + n)``, ``|rest| <= 0.5``, ``n`` in the low bits of ``shifted``."""
-    # Estrin's order: half the latency of Horner's, which the processor can't hide.
-    square = mul(rest, rest)
-    low = fma(rest, splat(_E1), splat(np.float32(1)))
-    middle = fma(rest, splat(_E3), splat(_E2))
-    high = fma(rest, splat(_E5), splat(_E4))
-    value = fma(square, fma(square, high, middle), low)
+    value = fma(rest, splat(_E5), splat(_E4))
+    value = fma(rest, value, splat(_E3))
+    value = fma(rest, value, splat(_E2))
+    value = fma(rest, value, splat(_E1))
+    value = fma(rest, value, splat(np.float32(1)))
     return scale(value, shifted)
 
 
@@ -76,6 +75,7 @@ def exp(x):
 def softplus(x):
     """``log(1 + exp(x))``."""
     e = exp(neg(absolute(x)))
+    # Estrin's order: the chain of Horner's is longer than the processor looks ahead.
     square = mul(e, e)
     fourth = mul(square, square)
     first = fma(square, fma(e, splat(_L3), splat(_L2)), fma(e, splat(_L1), splat(np.float32(1))))

@@ -134,14 +134,44 @@ def store_states(first_block, end_block, group_size, n_states, states, target, f
 
 
 @routine
-def _run_states(
-    n_states, A, states, checkpoint, dt, x, y, B, C, B_lanes, C_lanes, constant, bounds, runs, fresh
-):  # fmt: skip
+def _run_pairs(n_states, A, states, checkpoint, dt, x, y, B, C, bounds, runs, fresh):
+    """Run two states at once through a tile, whose rows are then read once for both."""
     zero = splat(np.float32(0))
-    for n in range(n_states):
-        rate, h = load(A + VECTOR_BYTES * n), load(states + VECTOR_BYTES * n)
+    for n in range(0, n_states, 2):
+        at, next_at = VECTOR_BYTES * n, VECTOR_BYTES * n + VECTOR_BYTES
+        rate, next_rate = load(A + at), load(A + next_at)
+        h, next_h = load(states + at), load(states + next_at)
         if checkpoint != 0:
-            store(checkpoint + VECTOR_BYTES * n, h)
+            store(checkpoint + at, h)
+            store(checkpoint + next_at, next_h)
+        for run in range(runs):
+            if fresh or run > 0:
+                h, next_h = zero, zero
+            for i in range(load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4)):
+                row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
+                step, enters = load(dt + row), load(x + row)
+                h = fma(exp2(mul(step, rate)), h, mul(enters, splat(load_one(B + place))))
+                total = fma(splat(load_one(C + place)), h, load(y + row))
+                place += 4 * TILE
+                enters = mul(enters, splat(load_one(B + place)))
+                next_h = fma(exp2(mul(step, next_rate)), next_h, enters)
+                store(y + row, fma(splat(load_one(C + place)), next_h, total))
+        store(states + at, h)
+        store(states + next_at, next_h)
+
+
+@routine
+def _run_states(
+    first, n_states, A, states, checkpoint, dt, x, y, B, C, B_lanes, C_lanes, constant, bounds,
+    runs, fresh,
+):  # fmt: skip
+    """Run states one by one through a tile, with weights constant in time if so."""
+    zero = splat(np.float32(0))
+    for n in range(first, n_states):
+        at = VECTOR_BYTES * n
+        rate, h = load(A + at), load(states + at)
+        if checkpoint != 0:
+            store(checkpoint + at, h)
         for run in range(runs):
             if fresh or run > 0:
                 h = zero
@@ -149,12 +179,12 @@ def _run_states(
                 row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
                 weight_in, weight_out = splat(load_one(B + place)), splat(load_one(C + place))
                 if constant:
-                    weight_in = mul(weight_in, load(B_lanes + VECTOR_BYTES * n))
-                    weight_out = mul(weight_out, load(C_lanes + VECTOR_BYTES * n))
+                    weight_in = mul(weight_in, load(B_lanes + at))
+                    weight_out = mul(weight_out, load(C_lanes + at))
                 a = exp2(mul(load(dt + row), rate))
                 h = fma(a, h, mul(load(x + row), weight_in))
                 store(y + row, fma(weight_out, h, load(y + row)))
-        store(states + VECTOR_BYTES * n, h)
+        store(states + at, h)
 
 
 @jit
@@ -228,16 +258,15 @@ def forward(
                 checkpoint = 0
                 if checkpoints != 0:
                     checkpoint = checkpoints + ((b * n_tiles + k) * n_blocks + block) * block_bytes
-                if constant:
-                    _run_states(
-                        n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
-                        B_lanes + at, C_lanes + at, True, bounds, runs, fresh,
-                    )  # fmt: skip
-                else:
-                    _run_states(
-                        n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
-                        0, 0, False, bounds, runs, fresh,
-                    )  # fmt: skip
+                paired = 0 if constant else n_states // 2 * 2
+                _run_pairs(
+                    paired, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
+                    bounds, runs, fresh,
+                )  # fmt: skip
+                _run_states(
+                    paired, n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
+                    B_lanes + at, C_lanes + at, constant, bounds, runs, fresh,
+                )  # fmt: skip
 
                 if z != 0:
                     load_tile(kind, z + b * z_b + d * z_d, z_d, z_t, tile, count, n_lanes, u_rows)
