@@ -122,7 +122,7 @@ def test_shares_the_work_between_threads(batch):
     layout=st.sampled_from(LAYOUTS),
     absent=st.sets(st.sampled_from(("D", "z", "delta_bias", "initial_state"))),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_any_shape(length, batch, n_states, group_size, groups, packed, reverse, layout, absent):
     tensors, cotangents = problem(
         length,
@@ -135,7 +135,10 @@ def test_any_shape(length, batch, n_states, group_size, groups, packed, reverse,
     )
     options: dict = {"reverse": reverse}
     options["seq_idx"] = segments(length, batch) if packed else None
-    near(fast(tensors, cotangents, **options), exactly(tensors, cotangents, **options))
+    got, exact = fast(tensors, cotangents, **options), exactly(tensors, cotangents, **options)
+    for name, wanted in exact.items():
+        # A state of one number may be all that is left of terms a hundred times larger.
+        assert error(got[name], wanted) < 1e-3, name
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
