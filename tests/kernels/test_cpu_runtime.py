@@ -11,6 +11,7 @@ import torch
 
 from tests.kernels.selective import problem
 from tristate.kernels.backend import available_backends
+from tristate.kernels.cpu import runtime
 from tristate.kernels.selective import selective_scan
 
 pytestmark = pytest.mark.skipif(
@@ -102,6 +103,13 @@ def test_four_python_threads_at_once(two_threads):
     for worker in workers:
         worker.join()
     assert found == [True] * 20
+
+
+def test_ordinary_threads_where_pytorch_has_no_team(two_threads, monkeypatch):
+    wanted = scan()
+    monkeypatch.setattr(runtime, "_team", lambda: runtime._team_of_python)
+    for got, exact in zip(scan(), wanted, strict=True):
+        assert torch.equal(got, exact)
 
 
 def run(folder, **environment):
