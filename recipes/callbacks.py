@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from tristate.core.task import Task
 from tristate.recipes.record import write_record
@@ -30,6 +31,12 @@ def checkpoints(task: Task, folder: Path) -> list[ModelCheckpoint]:
 
 class Checkpoint(ModelCheckpoint):
     """One file of a name, which a resumed run takes along into its own folder."""
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether to keep this score; of equal ones the later, from the smaller learning rate."""
+        better = super().check_monitor_top_k(trainer, current)
+        kept = self.best_k_models.get(self.kth_best_model_path)
+        return better or (current is not None and kept is not None and bool(current == kept))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the best score so far, and with a copy of its file beside the new ones.

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 
 from tristate.recipes import catalog
 from tristate.recipes.builder import Experiment
+from tristate.recipes.callbacks import Checkpoint
 from tristate.recipes.cli import main
 
 SMOKE = "smoke/vision"
@@ -138,3 +140,12 @@ def test_a_wrong_checkpoint_is_one_sentence(damage, capsys):
     assert err.startswith("tristate: x.ckpt") and err.count("\n") == 1
     assert ("cut short" if damage == "cut" else "another architecture") in err
     assert not list(Path().glob("runs/*/*/*"))
+
+
+def test_of_equal_scores_the_later_is_kept(tmp_path):
+    kept = Checkpoint(dirpath=tmp_path, filename="best", monitor="val/accuracy", mode="max")
+    kept.best_k_models = {"best": torch.tensor(0.5)}
+    kept.kth_best_model_path = "best"
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    taken = [kept.check_monitor_top_k(trainer, torch.tensor(score)) for score in (0.4, 0.5, 0.6)]
+    assert taken == [False, True, True]
