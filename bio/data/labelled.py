@@ -128,8 +128,9 @@ class LabelledWindows(DataModule):
         self.val_share, self.max_length, self.both_strands = val_share, max_length, both_strands
         self.predict_fasta, self.predict_bed = predict_fasta, predict_bed
         self.tokenizer = caduceus_tokenizer()
+        self.group = group
         # Read now: the classes are facts.
-        self.rows = read_tsv(train, group=group)
+        self.rows = self.read("train")
         self.class_names = sorted({row.label for row in self.rows})
         if len(self.class_names) < 2:
             raise UserError(f"{train} has the single label {self.class_names[0]!r}: wanted two")
@@ -144,11 +145,15 @@ class LabelledWindows(DataModule):
             "max_length": longest if self.max_length is None else min(longest, self.max_length),
         }
 
+    def read(self, part: str) -> list[Labelled]:
+        """The rows of ``part``: ``"train"``, ``"val"`` or ``"test"``."""
+        return read_tsv(getattr(self, part), group=self.group if part == "train" else None)
+
     def setup(self, stage: str) -> None:
         """Read the tables and make ids of them."""
         if self.parts:
             return
-        train, val = self.rows, read_tsv(self.val) if self.val else []
+        train, val = self.rows, self.read("val") if self.val else []
         if not self.val:
             aside = held_out([row.group for row in train], self.val_share).tolist()
             val = [row for row, out in zip(self.rows, aside, strict=True) if out]
@@ -161,7 +166,7 @@ class LabelledWindows(DataModule):
         self.parts = {
             "train": self.training_source(train),
             "val": LabelledIds(*self.encode(val, self.val or self.train), self.tokenizer),
-            "test": LabelledIds(*self.encode(read_tsv(self.test), self.test), self.tokenizer),
+            "test": LabelledIds(*self.encode(self.read("test"), self.test), self.tokenizer),
         }
 
     def training_source(self, rows: Sequence[Labelled]) -> Source:

@@ -7,7 +7,8 @@ from tristate.bio.data.files import read_lines
 from tristate.bio.data.genes import Gene, read_genes
 from tristate.bio.data.labelled import LabelledWindows, held_out
 from tristate.bio.data.splice.baseline import linear_accuracy
-from tristate.bio.data.splice.build import read_genbank, windows
+from tristate.bio.data.splice.build import read_genes as read_annotated
+from tristate.bio.data.splice.build import windows
 from tristate.bio.data.splice_sites import EMBEDDED, SpliceSites
 from tristate.bio.data.tokenize import caduceus_tokenizer
 from tristate.bio.data.tsv import Labelled, read_tsv
@@ -209,7 +210,7 @@ def test_splice_prediction_wants_80_bases(write):
         bad.predict_dataloader()
 
 
-def test_genbank_on_the_other_strand(tmp_path):
+def test_genes_on_the_other_strand(tmp_path):
     intron = "GT" + "A" * 56 + "AG"
     gene = "C" * 50 + "ATG" + intron + "TTTTAA" + "C" * 50
     other = gene[::-1].translate(str.maketrans("ACGT", "TGCA"))
@@ -229,7 +230,7 @@ def test_genbank_on_the_other_strand(tmp_path):
     path.write_text(
         record("a", gene, f"join(51..53,114..{length - 50})") + record("b", other, place)
     )
-    first, second = read_genbank(path)
+    first, second = read_annotated(path)
     assert first == Gene("a", gene, [(50, 53), (113, 119)])
     assert second == Gene("b", gene, [(50, 53), (113, 119)])
     assert first.donors == [53] and first.acceptors == [113]

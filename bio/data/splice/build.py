@@ -2,7 +2,6 @@
 
 import argparse
 import gzip
-import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from tristate.bio.data.complement import reverse_complement
 from tristate.bio.data.fasta import write_fasta
+from tristate.bio.data.genbank import read_genbank
 from tristate.bio.data.genes import FLANK, Gene, header
 
 PACKAGE = "augustus-doc"
@@ -20,21 +20,14 @@ DECOYS = {"train": 5026, "test": 1070}
 DECOYS_PER_INTRON = 3
 SEED = 0
 
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
-
-def read_genbank(path: Path) -> list[Gene]:
+def read_genes(path: Path) -> list[Gene]:
     """The genes in a GenBank file with one CDS a record, each on its own strand."""
     genes = []
-    for record in path.read_text().split("\n//\n"):
-        if not record.strip():
-            continue
-        (name,) = re.findall(r"^LOCUS\s+(\S+)", record.lstrip())
-        (place,) = re.findall(r"^     CDS\s+(.*?)\n\s+/", record, re.MULTILINE | re.DOTALL)
-        sequence = re.sub(r"[\d\s]", "", record.partition("ORIGIN")[2]).upper()
-        # GenBank counts from 1 and names the last base; its lines break inside of numbers too.
-        exons = [(int(a) - 1, int(b)) for a, b in _RANGE.findall(re.sub(r"\s", "", place))]
-        if "complement" in place:
+    for name, sequence, features in read_genbank(path):
+        (cds,) = [feature for feature in features if feature.kind == "CDS"]
+        exons = cds.pieces
+        if cds.minus:
             sequence, length = reverse_complement(sequence), len(sequence)
             exons = [(length - end, length - start) for start, end in reversed(exons)]
         genes.append(Gene(name, sequence, exons))
@@ -68,7 +61,7 @@ def windows(genes: list[Gene], decoys: set[tuple[str, int]]) -> str:
 def build(source: Path, out: Path) -> None:
     """Write the tables, and the genes to draw training decoys from, to ``out``."""
     for part, count in DECOYS.items():
-        genes = read_genbank(source / f"genes.gb.{part}")
+        genes = read_genes(source / f"genes.gb.{part}")
         table = windows(genes, draw_decoys(genes, count))
         (out / f"{part}.tsv.gz").write_bytes(gzip.compress(table.encode(), 9, mtime=0))
         if part == "train":
