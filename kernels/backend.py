@@ -53,6 +53,11 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = before
 
 
+def is_free() -> bool:
+    """Whether no :func:`use_backend` is in force, so that ``"auto"`` may take what suits it."""
+    return _forced is None
+
+
 def choose(op: str, tensor: Tensor, requested: str, offered: Sequence[str]) -> str:
     """The backend that runs ``op`` on ``tensor``.
 
