@@ -31,15 +31,22 @@ def entry_point(module: str, name: str, n_arguments: int) -> int:
     Args:
         module: where the kernel is defined.
         name: its name there; a ``jit`` function of the task and ``n_arguments`` integers.
-        n_arguments: how many words of the block it is given.
+        n_arguments: how many words of a row it is given.
+
+    Words 0 and 1 of the block are the next task and how many there are, word 2 is the number of
+    rows of arguments, which follow.
     """
     kernel = getattr(import_module(module), name)
     unpack = _unpack(n_arguments)
 
+    row_bytes = 8 * n_arguments
+
     def work(block):
+        n_rows = load_word(block + 16)
         task = _claim(block)
         while task < load_word(block + 8):
-            kernel(task, *unpack(block + 16))
+            for row in range(n_rows):
+                kernel(task, *unpack(block + 24 + row * row_bytes))
             task = _claim(block)
 
     work.__qualname__ = work.__name__ = f"{module.rpartition('.')[2]}.{name}"

@@ -12,9 +12,10 @@ threads do. A forked child has no team (its parent's threads are not there), and
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,18 @@ class Kernel:
 
     def __call__(self, n_tasks: int, *arguments: int) -> None:
         """Run tasks ``0`` to ``n_tasks - 1``; what is at the addresses must outlive the call."""
-        entry = self._entry or self._compile(len(arguments))
+        self.rows(n_tasks, arguments)
+
+    def rows(self, n_tasks: int, *rows: Sequence[int]) -> None:
+        """Run the tasks with each row of arguments.
+
+        A task goes through the rows in order before its thread claims another: what it leaves in
+        its share of the memory, it finds there in the next row.
+        """
+        entry = self._entry or self._compile(len(rows[0]))
         # The next task, how many there are, and what they are given.
-        block = (ctypes.c_int64 * (2 + len(arguments)))(0, n_tasks, *arguments)
+        words = (0, n_tasks, len(rows), *chain.from_iterable(rows))
+        block = (ctypes.c_int64 * len(words))(*words)
         n_threads = threads(n_tasks)
         if n_threads == 1:
             entry(ctypes.addressof(block))
