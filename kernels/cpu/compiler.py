@@ -49,7 +49,8 @@ def entry_point(module: str, name: str, n_arguments: int) -> int:
                 kernel(task, *unpack(block + 24 + row * row_bytes))
             task = _claim(block)
 
-    work.__qualname__ = work.__name__ = f"{module.rpartition('.')[2]}.{name}"
+    # The machine code's name on disk: several folders have a file "cpu_forward".
+    work.__qualname__ = work.__name__ = f"{module}.{name}"
     # numba says "cfunc", but compiles nothing until asked, so that a cache can be put in place.
     compiled: Any = CFunc(
         work,
