@@ -79,6 +79,37 @@ def positions(first, end, seq, seq_t, segment, tile, bounds):
     return count, runs, fresh, segment
 
 
+@routine
+def down_columns(first, count, height, width, tile):
+    """The places in a ``(height, width)`` map of positions that are counted down its columns.
+
+    Args:
+        first: the first position.
+        count: how many follow each other from there.
+        height: rows of the map.
+        width: columns of the map.
+        tile: the int32 places, as they are counted along the rows, are written here.
+    """
+    h, w = first % height, first // height
+    for i in range(count):
+        store_int(tile + 4 * i, np.int32(h * width + w))
+        h += 1
+        if h == height:
+            h, w = 0, w + 1
+
+
+@jit
+def _side_by_side(tile, first):
+    """Whether 16 places from ``first`` on follow each other: padding or columns may break them.
+
+    Places only ever rise in a row, and down columns of two places and more the second never
+    follows the first.
+    """
+    place = load_int(tile + 4 * first)
+    second, last = load_int(tile + 4 * first + 4), load_int(tile + 4 * (first + LANES - 1))
+    return second - place == 1 and last - place == LANES - 1
+
+
 @jit
 def load_row(kind, address):
     """16 elements side by side."""
@@ -113,15 +144,15 @@ def load_tile(kind, base, step_d, step_t, tile, count, n_lanes, rows):
     done = 0
     if n_lanes == LANES and kind == FLOAT32 and (step_t == 4 or step_t == -4):
         while done + LANES <= count:
-            t, last = load_int(tile + 4 * done), load_int(tile + 4 * (done + LANES - 1))
-            if last - t != LANES - 1:  # padding lies between
+            if not _side_by_side(tile, done):
                 break
+            t = load_int(tile + 4 * done)
             target = rows + VECTOR_BYTES * done
             if step_t == 4:
                 transpose(base + 4 * t, step_d, target, VECTOR_BYTES)
             else:
                 end = target + VECTOR_BYTES * (LANES - 1)
-                transpose(base - 4 * last, step_d, end, -VECTOR_BYTES)
+                transpose(base - 4 * (t + LANES - 1), step_d, end, -VECTOR_BYTES)
             done += LANES
     if n_lanes < LANES:
         for i in range(count):
@@ -149,15 +180,15 @@ def store_tile(kind, rows, base, step_d, step_t, tile, count, n_lanes):
     done = 0
     if n_lanes == LANES and kind == FLOAT32 and (step_t == 4 or step_t == -4):
         while done + LANES <= count:
-            t, last = load_int(tile + 4 * done), load_int(tile + 4 * (done + LANES - 1))
-            if last - t != LANES - 1:
+            if not _side_by_side(tile, done):
                 break
+            t = load_int(tile + 4 * done)
             source = rows + VECTOR_BYTES * done
             if step_t == 4:
                 transpose(source, VECTOR_BYTES, base + 4 * t, step_d)
             else:
                 end = source + VECTOR_BYTES * (LANES - 1)
-                transpose(end, -VECTOR_BYTES, base - 4 * last, step_d)
+                transpose(end, -VECTOR_BYTES, base - 4 * (t + LANES - 1), step_d)
             done += LANES
     for i in range(done, count):
         target, row = base + load_int(tile + 4 * i) * step_t, rows + VECTOR_BYTES * i

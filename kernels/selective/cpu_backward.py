@@ -17,7 +17,13 @@ Addresses and strides are as in :mod:`tristate.kernels.selective.cpu_forward`.
 import numpy as np
 
 from tristate.kernels.cpu.functions import LN_2, exp2, sigmoid, silu, silu_slope
-from tristate.kernels.cpu.tiles import load_tile, positions, store_lanes, store_tile
+from tristate.kernels.cpu.tiles import (
+    down_columns,
+    load_tile,
+    positions,
+    store_lanes,
+    store_tile,
+)
 from tristate.kernels.cpu.vector import (
     LANES,
     VECTOR_BYTES,
@@ -166,12 +172,23 @@ def _after_states(
     store(totals + VECTOR_BYTES, dbias)
 
 
+@routine
+def _put(rows, kind, place, step_d, step_t, tile, count, n_lanes, adds, before):
+    """Store rows, or add them to what lies there, which is read into the rows ``before``."""
+    if adds:
+        load_tile(kind, place, step_d, step_t, tile, count, n_lanes, before)
+        for i in range(count):
+            _add_to(rows + VECTOR_BYTES * i, load(before + VECTOR_BYTES * i))
+    store_tile(kind, rows, place, step_d, step_t, tile, count, n_lanes)
+
+
 @jit
 def backward(
-    task, n_tasks, kind, batch, n_splits, n_groups, group_size, length, n_states,
+    task, n_tasks, kind, batch, n_splits, n_groups, group_size, length, n_states, height,
     u, u_b, u_d, u_t, delta, delta_b, delta_d, delta_t, z, z_b, z_d, z_t,
-    dout, dout_b, dout_d, dout_t, du, du_b, du_d, du_t, ddelta, ddelta_b, ddelta_d, ddelta_t,
-    dz, dz_b, dz_d, dz_t,
+    dout, dout_b, dout_d, dout_t, du, du_b, du_d, du_t, du_kind, du_adds,
+    ddelta, ddelta_b, ddelta_d, ddelta_t, ddelta_kind, ddelta_adds,
+    dz, dz_b, dz_d, dz_t, dz_kind, dz_adds,
     A, B, B_b, B_g, B_n, B_t, C, C_b, C_g, C_n, C_t, dB, dB_b, dB_g, dB_n, dB_t,
     dC, dC_b, dC_g, dC_n, dC_t, B_constant, C_constant, split_bytes,
     D, bias, with_softplus, dinitial, dlast, seq, seq_b, seq_t, checkpoints,
@@ -179,7 +196,8 @@ def backward(
 ):  # fmt: skip
     """One task's share of the sequences, or of their channels where ``n_splits`` is above 1.
 
-    Each task writes the parameters' gradients of its own: ``dA``, ``dB_fixed``, ``dC_fixed`` (of
+    ``du``, ``ddelta`` and ``dz`` are added to what lies there where they say so. Each task writes
+    the parameters' gradients of its own: ``dA``, ``dB_fixed``, ``dC_fixed`` (of
     constant weights) ``(tasks, D, N)``, ``dD``, ``dbias`` ``(tasks, D)``. Each split writes ``dB``
     and ``dC`` of its own, ``split_bytes`` apart.
     """
@@ -237,6 +255,8 @@ def backward(
             segment = load_int(segments + 4 * k)
             end = min(length, (k + 1) * TILE)
             count, runs, fresh, _ = positions(k * TILE, end, line, seq_t, segment, tile, bounds)
+            if height != 0:
+                down_columns(k * TILE, count, height, length // height, tile)
             for block in range(first_block, end_block):
                 group, d, n_lanes = channels(block, group_size)
                 group_starts = block == first_block or channels(block - 1, group_size)[0] != group
@@ -282,12 +302,15 @@ def backward(
                     with_softplus, z != 0, totals + 2 * VECTOR_BYTES * block,
                 )  # fmt: skip
                 place = du + b * du_b + d * du_d
-                store_tile(kind, u_rows, place, du_d, du_t, tile, count, n_lanes)
+                _put(u_rows, du_kind, place, du_d, du_t, tile, count, n_lanes, du_adds, g)
                 place = ddelta + b * ddelta_b + d * ddelta_d
-                store_tile(kind, delta_rows, place, ddelta_d, ddelta_t, tile, count, n_lanes)
+                _put(
+                    delta_rows, ddelta_kind, place, ddelta_d, ddelta_t, tile, count, n_lanes,
+                    ddelta_adds, g,
+                )  # fmt: skip
                 if z != 0:
                     place = dz + b * dz_b + d * dz_d
-                    store_tile(kind, z_rows, place, dz_d, dz_t, tile, count, n_lanes)
+                    _put(z_rows, dz_kind, place, dz_d, dz_t, tile, count, n_lanes, dz_adds, g)
 
                 if block == end_block - 1 or channels(block + 1, group_size)[0] != group:
                     if B_constant == 0:
@@ -297,10 +320,11 @@ def backward(
                         target = dC_own + group * dC_g
                         _write_sums(dC_sums, target, dC_n, dC_t, n_states, tile, count)
 
-        store_states(
-            first_block, end_block, group_size, n_states, dstates, dinitial,
-            b * n_groups * group_size,
-        )  # fmt: skip
+        if dinitial != 0:
+            store_states(
+                first_block, end_block, group_size, n_states, dstates, dinitial,
+                b * n_groups * group_size,
+            )  # fmt: skip
 
     first_channel = task * n_groups * group_size
     store_states(0, n_blocks, group_size, n_states, dA_lanes, dA, first_channel)

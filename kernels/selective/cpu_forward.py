@@ -12,6 +12,7 @@ import numpy as np
 
 from tristate.kernels.cpu.functions import LOG2_E, exp2, silu, softplus
 from tristate.kernels.cpu.tiles import (
+    down_columns,
     load_lanes,
     load_tile,
     positions,
@@ -189,16 +190,18 @@ def _run_states(
 
 @jit
 def forward(
-    task, n_tasks, kind, batch, n_splits, n_groups, group_size, length, n_states,
-    u, u_b, u_d, u_t, delta, delta_b, delta_d, delta_t, z, z_b, z_d, z_t, out, out_b, out_d, out_t,
+    task, n_tasks, kind, batch, n_splits, n_groups, group_size, length, n_states, height,
+    u, u_b, u_d, u_t, delta, delta_b, delta_d, delta_t, z, z_b, z_d, z_t,
+    out, out_b, out_d, out_t, out_kind, adds,
     A, B, B_b, B_g, B_n, B_t, C, C_b, C_g, C_n, C_t, B_constant, C_constant,
     D, bias, with_softplus, initial, last, seq, seq_b, seq_t, checkpoints, scratch, scratch_bytes,
 ):  # fmt: skip
     """One task's share of the sequences, or of their channels where ``n_splits`` is above 1.
 
     Address 0 stands for what is absent; ``B_constant`` and ``C_constant`` are the addresses of
-    ``(D, N)`` weights. ``checkpoints`` takes the states before each tile,
-    ``(B, tiles, blocks, N, 16)``.
+    ``(D, N)`` weights. With a ``height`` positions lie on a map of so many rows, and go down its
+    columns. Where it ``adds``, ``y`` starts from what lies in ``out``, and the gate is put on the
+    sum. ``checkpoints`` takes the states before each tile, ``(B, tiles, blocks, N, 16)``.
     """
     n_blocks = n_groups * ((group_size + LANES - 1) // LANES)
     n_tiles = (length + TILE - 1) // TILE
@@ -234,6 +237,8 @@ def forward(
             count, runs, fresh, segment = positions(
                 k * TILE, min(length, (k + 1) * TILE), line, seq_t, segment, tile, bounds
             )
+            if height != 0:
+                down_columns(k * TILE, count, height, length // height, tile)
             group_before = -1
             for block in range(first_block, end_block):
                 group, d, n_lanes = channels(block, group_size)
@@ -251,8 +256,15 @@ def forward(
                 skip = load(per_channel + 2 * VECTOR_BYTES * block)
                 shift = load(per_channel + 2 * VECTOR_BYTES * block + VECTOR_BYTES)
                 prepare(delta_rows, u_rows, dt, x, count, shift, with_softplus)
-                for i in range(count):
-                    store(y + VECTOR_BYTES * i, mul(skip, load(u_rows + VECTOR_BYTES * i)))
+                target = out + b * out_b + d * out_d
+                if adds:
+                    load_tile(out_kind, target, out_d, out_t, tile, count, n_lanes, y)
+                    for i in range(count):
+                        row = VECTOR_BYTES * i
+                        store(y + row, fma(skip, load(u_rows + row), load(y + row)))
+                else:
+                    for i in range(count):
+                        store(y + VECTOR_BYTES * i, mul(skip, load(u_rows + VECTOR_BYTES * i)))
 
                 at = block * block_bytes
                 checkpoint = 0
@@ -273,7 +285,7 @@ def forward(
                     for i in range(count):
                         gate = silu(load(u_rows + VECTOR_BYTES * i))
                         store(y + VECTOR_BYTES * i, mul(gate, load(y + VECTOR_BYTES * i)))
-                target = out + b * out_b + d * out_d
-                store_tile(kind, y, target, out_d, out_t, tile, count, n_lanes)
+                store_tile(out_kind, y, target, out_d, out_t, tile, count, n_lanes)
 
-        store_states(first_block, end_block, group_size, n_states, states, last, channel)
+        if last != 0:
+            store_states(first_block, end_block, group_size, n_states, states, last, channel)
