@@ -6,6 +6,7 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
+from tristate.core.arguments import call
 from tristate.core.block import Block
 from tristate.core.mixers import MIXERS
 from tristate.core.norm import LayerNorm, RMSNorm
@@ -40,7 +41,7 @@ def plain_stack(
         drop_path_rate: stochastic depth, from 0 at the first block to this at the last.
 
     Raises:
-        ValueError: ``norm`` is unknown.
+        ValueError: ``norm`` is unknown, or the mixer does not know an argument or refuses it.
         KeyError: ``mixer`` is unknown; the nearest names are in the message.
     """
     if norm not in NORMS:
@@ -51,7 +52,7 @@ def plain_stack(
     return Stack(
         (
             Block(
-                make_mixer(d_model, **(mixer_args or {})),
+                call(make_mixer, d_model, **(mixer_args or {})),
                 make_norm(d_model, **norm_args),
                 drop_path=DropPath(rate) if rate else None,
                 scale=None

@@ -2,18 +2,12 @@
 
 from typing import Any, Literal
 
-from timm.layers import DropPath
 from torch import Tensor
 
 from tristate.audio.models.fronts import FRONTS
 from tristate.core.arguments import call
 from tristate.core.backbone import Backbone, rescale_outputs
-from tristate.core.block import Block
-from tristate.core.mixers import MIXERS
-from tristate.core.norm import LayerNorm, RMSNorm
-from tristate.core.stack import Stack
-
-NORMS = {"rms": RMSNorm, "layer": LayerNorm}
+from tristate.core.plain import plain_stack
 
 
 class AudioClassifier(Backbone):
@@ -39,8 +33,8 @@ class AudioClassifier(Backbone):
         drop_path_rate: stochastic depth, from 0 at the first block to this at the last.
 
     Raises:
-        KeyError: there is no such front end, mixer or norm.
-        ValueError: one of them does not know an argument, or refuses it.
+        KeyError: there is no such front end or mixer.
+        ValueError: ``norm`` is unknown, or a part does not know an argument, or refuses it.
     """
 
     def __init__(
@@ -60,24 +54,20 @@ class AudioClassifier(Backbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        make_front, make_mixer, make_norm = FRONTS[front], MIXERS[mixer], NORMS[norm]
-        rates = [drop_path_rate * i / max(1, n_layers - 1) for i in range(n_layers)]
-        stack = Stack(
-            (
-                Block(
-                    call(make_mixer, d_model, **(mixer_args or {})),
-                    make_norm(d_model, eps=norm_eps),
-                    drop_path=DropPath(rate) if rate else None,
-                )
-                for rate in rates
-            ),
-            make_norm(d_model, eps=norm_eps),
+        stack = plain_stack(
+            d_model,
+            n_layers,
+            mixer=mixer,
+            mixer_args=mixer_args,
+            norm=norm,
+            norm_eps=norm_eps,
+            drop_path_rate=drop_path_rate,
         )
         super().__init__(
             stack, d_model, num_classes=num_classes, global_pool=global_pool, drop_rate=drop_rate
         )
         self.in_chans, self.sample_rate = in_chans, sample_rate
-        self.front = call(make_front, in_chans, d_model, sample_rate, **(front_args or {}))
+        self.front = call(FRONTS[front], in_chans, d_model, sample_rate, **(front_args or {}))
         rescale_outputs(stack)
 
     def embed(self, x: Tensor, seq_idx: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

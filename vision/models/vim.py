@@ -3,15 +3,12 @@
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from tristate.core.backbone import POOLS, Backbone, rescale_outputs
-from tristate.core.block import Block
-from tristate.core.mixers import MIXERS
-from tristate.core.norm import AddOnly, LayerNorm, RMSNorm
-from tristate.core.stack import Stack
+from tristate.core.norm import AddOnly
+from tristate.core.plain import plain_stack
 from tristate.vision.models.patches import ConvEmbed, PatchEmbed
 from tristate.vision.models.positions import (
     Place,
@@ -29,7 +26,6 @@ def _head(num_patches: int) -> int:
     return 0
 
 
-NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 STEMS = {"patch": PatchEmbed, "conv": ConvEmbed}
 PLACES: dict[str, Place] = {"middle": _middle, "head": _head}
 
@@ -96,22 +92,16 @@ class Vim(Backbone):
     ) -> None:
         if class_token not in (*PLACES, None):
             raise ValueError(f"class_token is 'middle', 'head' or None, got {class_token!r}")
-        make_mixer, make_norm = MIXERS[mixer], NORMS[norm]
-        norm_args = {"eps": norm_eps, "residual_in_fp32": residual_in_fp32}
-        rates = [drop_path_rate * i / max(1, n_layers - 1) for i in range(n_layers)]
-        stack = Stack(
-            (
-                Block(
-                    make_mixer(d_model, **(mixer_args or {})),
-                    make_norm(d_model, **norm_args),
-                    drop_path=DropPath(rate) if rate else None,
-                    scale=None
-                    if layer_scale is None
-                    else nn.Parameter(torch.full((d_model,), layer_scale)),
-                )
-                for rate in rates
-            ),
-            make_norm(d_model, **norm_args),
+        stack = plain_stack(
+            d_model,
+            n_layers,
+            mixer=mixer,
+            mixer_args=mixer_args,
+            norm=norm,
+            norm_eps=norm_eps,
+            residual_in_fp32=residual_in_fp32,
+            layer_scale=layer_scale,
+            drop_path_rate=drop_path_rate,
         )
         super().__init__(
             stack,
