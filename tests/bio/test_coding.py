@@ -5,44 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bio.records import annotated, genbank, letters
 from tristate.bio.data.coding import CodingWindows, intergenic_windows
 from tristate.bio.data.coding_baseline import counts
 from tristate.bio.data.genbank import Feature, Record, read_genbank
 from tristate.core.errors import UserError
 
 
-def genbank(name: str, sequence: str, features: list[tuple[str, str]]) -> str:
-    """A record as GenBank writes it."""
-    table = "".join(
-        f'     {kind:<16}{place}\n                     /note="a (b)\n                     1..2"\n'
-        for kind, place in features
-    )
-    lines = [f"{i + 1:9} {sequence[i : i + 60].lower()}" for i in range(0, len(sequence), 60)]
-    return (
-        f"LOCUS       {name} {len(sequence)} bp DNA\nDEFINITION  One.\n"
-        f"FEATURES             Location/Qualifiers\n{table}ORIGIN\n" + "\n".join(lines) + "\n//\n"
-    )
-
-
-def letters(length: int, seed: int) -> str:
-    draw = torch.randint(4, (length,), generator=torch.Generator().manual_seed(seed))
-    return "".join("ACGT"[i] for i in draw.tolist())
-
-
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Eleven contigs, each with a gene on 21 to 60 and one backwards on 101 to 140."""
-    features = [
-        ("source", "1..200"),
-        ("gene", "<21..60"),
-        ("CDS", "<21..60"),
-        ("CDS", "complement(101..>140)"),
-        ("tRNA", "171"),
-    ]
-    records = [genbank(f"c{i}", letters(200, i), features) for i in range(1, 12)]
-    path = tmp_path / "genome.gbk"
-    path.write_text("".join(records))
-    return path
+    return annotated(tmp_path / "genome.gbk", 200)
 
 
 def test_a_record_reads_as_it_was_written(tmp_path):
