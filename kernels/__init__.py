@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tristate.kernels.backend import available_backends, use_backend
     from tristate.kernels.conv import causal_conv1d, causal_conv1d_update
+    from tristate.kernels.linear import linear_scan
     from tristate.kernels.norm import add_norm, gated_rms_norm
     from tristate.kernels.selective import selective_scan, selective_state_update
 
@@ -15,6 +16,7 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_update",
     "gated_rms_norm",
+    "linear_scan",
     "selective_scan",
     "selective_state_update",
     "use_backend",
@@ -26,6 +28,7 @@ _HOME = {
     "causal_conv1d": "conv",
     "causal_conv1d_update": "conv",
     "gated_rms_norm": "norm",
+    "linear_scan": "linear",
     "selective_scan": "selective",
     "selective_state_update": "selective",
     "use_backend": "backend",

@@ -30,32 +30,54 @@ def gradients(
     Returns:
         The gradients of ``grad_outputs`` and of ``inputs``; None where nothing depends on one.
     """
-    with torch.enable_grad():
-        leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
-        weights = [None if g is None else g.detach().requires_grad_() for g in grad_outputs]
+    n_inputs = len(inputs)
+
+    def backward(*tensors: Tensor | None) -> list[Tensor | None]:
+        leaves, weights = tensors[:n_inputs], tensors[n_inputs:]
         outputs = function(*leaves)
         used = [(y, g.to(y.dtype)) for y, g in zip(outputs, weights, strict=True) if g is not None]
-        present = [x for x in leaves if x is not None]
-        first = torch.autograd.grad(
-            [y for y, _ in used],
-            present,
-            [g for _, g in used],
-            create_graph=True,
-            materialize_grads=True,
+        first = iter(
+            torch.autograd.grad(
+                [y for y, _ in used],
+                [x for x in leaves if x is not None],
+                [g for _, g in used],
+                create_graph=True,
+                materialize_grads=True,
+            )
         )
-    wanted = [c for c, x in zip(cotangents, leaves, strict=True) if x is not None]
+        return [None if x is None else next(first) for x in leaves]
+
+    found = vector_jacobian(backward, [*inputs, *grad_outputs], cotangents)
+    return found[n_inputs:], found[:n_inputs]
+
+
+def vector_jacobian(
+    function: Callable[..., Sequence[Tensor | None]], inputs: Tensors, cotangents: Tensors
+) -> list[Tensor | None]:
+    """Vector-Jacobian product of any function of tensors.
+
+    Args:
+        function: from the inputs to outputs.
+        inputs: its arguments; None where an optional one is absent.
+        cotangents: gradients of the outputs; None where one has none, anything where it is absent.
+
+    Returns:
+        A gradient for each input; None where nothing depends on one.
+    """
+    with torch.enable_grad():
+        leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
+        outputs = function(*leaves)
     pairs = [
-        (g, c.to(g.dtype))
-        for g, c in zip(first, wanted, strict=True)
-        if c is not None and g.requires_grad
+        (y, c.to(y.dtype))
+        for y, c in zip(outputs, cotangents, strict=True)
+        if y is not None and c is not None and y.requires_grad
     ]
-    every = [x for x in (*weights, *leaves) if x is not None]
     if not pairs:
-        return [None] * len(weights), [None] * len(leaves)
-    second = iter(
-        torch.autograd.grad([g for g, _ in pairs], every, [c for _, c in pairs], allow_unused=True)
+        return [None] * len(leaves)
+    present = [x for x in leaves if x is not None]
+    grads = iter(
+        torch.autograd.grad(
+            [y for y, _ in pairs], present, [c for _, c in pairs], allow_unused=True
+        )
     )
-    return (
-        [None if x is None else next(second) for x in weights],
-        [None if x is None else next(second) for x in leaves],
-    )
+    return [None if x is None else next(grads) for x in leaves]

@@ -17,10 +17,11 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     A scan becomes one loop (ONNX: one ``Scan`` node), whatever the length.
     """
     from tristate.kernels.conv import export as conv
+    from tristate.kernels.linear import export as linear
     from tristate.kernels.norm import export as norm
     from tristate.kernels.selective import export as selective
 
     table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions())
-    for module in (selective, conv, norm):
+    for module in (selective, linear, conv, norm):
         table.update(module.decompositions())
     return table

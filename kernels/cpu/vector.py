@@ -159,6 +159,21 @@ def _transpose(builder: Any, source: Any, source_step: Any, target: Any, target_
     return ir.Constant(ir.IntType(8), None)
 
 
+def _pairs(first: int, second: int):
+    """Of each pair of lanes, the ones at these places in it."""
+    order = [i // 2 * 2 + (second if i % 2 else first) for i in range(LANES)]
+
+    def build(builder: Any, x: Any) -> Any:
+        return builder.shuffle_vector(x, x, ir.Constant(_INTS, order))
+
+    return build
+
+
+def _negate_firsts(builder: Any, x: Any) -> Any:
+    signs = ir.Constant(_INTS, [0 if i % 2 else 1 << 31 for i in range(LANES)])
+    return builder.bitcast(builder.xor(builder.bitcast(x, _INTS), signs), _FLOATS)
+
+
 def _prefetch(builder: Any, address: Any) -> Any:
     number = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), number, number, number])
@@ -231,6 +246,14 @@ minimum = _function(vector, (vector, vector), _minimum)
 """The smaller one of ``x`` and ``y``; ``x`` where it is NaN."""
 scale = _function(vector, (vector, vector), _scale)
 """``x`` times two to the whole number that stands in the low bits of the second one's mantissa."""
+swap_pairs = _function(vector, (vector,), _pairs(1, 0))
+"""Lanes 1, 0, 3, 2, ..."""
+firsts = _function(vector, (vector,), _pairs(0, 0))
+"""Lanes 0, 0, 2, 2, ..."""
+seconds = _function(vector, (vector,), _pairs(1, 1))
+"""Lanes 1, 1, 3, 3, ..."""
+negate_firsts = _function(vector, (vector,), _negate_firsts)
+"""``x`` with lanes 0, 2, ... negated."""
 sum_lanes = _function(_float, (vector,), _sum_lanes)
 """The sum of the 16 numbers."""
 transpose = _function(_none, (_int, _int, _int, _int), _transpose)

@@ -39,6 +39,7 @@ CASES = Registry(
     "op to measure",
     {
         "selective_scan": "tristate.recipes.bench.selective:cases",
+        "linear_scan": "tristate.recipes.bench.linear:cases",
         "causal_conv1d": "tristate.recipes.bench.conv:cases",
         "add_norm": "tristate.recipes.bench.norm:cases",
     },

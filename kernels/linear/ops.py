@@ -1,0 +1,106 @@
+"""The linear scan as PyTorch ops, ``tristate::linear_scan`` and its backward.
+
+They take float32 or complex64, all tensors alike. Each device's kernels are registered here and
+imported when first run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tristate.kernels import double_backward
+from tristate.kernels.layout import empty_like_rows
+from tristate.kernels.linear import reference
+
+
+@torch.library.custom_op("tristate::linear_scan", mutates_args=(), device_types="cpu")
+def forward(
+    a: Tensor,
+    b: Tensor,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """All states in the layout of ``b``, and the last one; see the public function."""
+    from tristate.kernels.linear import cpu
+
+    return cpu.forward(a, b, initial_state, seq_idx, reverse)
+
+
+@torch.library.custom_op("tristate::linear_scan_backward", mutates_args=(), device_types="cpu")
+def backward(
+    grad_h: Tensor,
+    grad_last: Tensor,
+    a: Tensor,
+    h: Tensor,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``a``, ``b`` and the initial state, be there one or not."""
+    from tristate.kernels.linear import cpu
+
+    return cpu.backward(grad_h, grad_last, a, h, initial_state, seq_idx, reverse)
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """A dense tensor like ``x (B, L, D)`` or ``(D,)``, its axes in the same order in memory."""
+    return x.new_empty(x.shape) if x.dim() == 1 else empty_like_rows(x.mT).mT
+
+
+@forward.register_fake
+def _(
+    a: Tensor,
+    b: Tensor,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    return empty_like(b), b.new_empty(b.shape[0], b.shape[2])
+
+
+@backward.register_fake
+def _(
+    grad_h: Tensor,
+    grad_last: Tensor,
+    a: Tensor,
+    h: Tensor,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_like(a), empty_like(h), h.new_empty(h.shape[0], h.shape[2])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    a, _, initial_state, seq_idx, ctx.reverse = inputs
+    ctx.save_for_backward(a, output[0], initial_state, seq_idx)
+
+
+def _forward_gradients(ctx: Any, grad_h: Tensor, grad_last: Tensor) -> tuple[Any, ...]:
+    a, h, initial_state, seq_idx = ctx.saved_tensors
+    da, db, dinitial = backward(grad_h, grad_last, a, h, initial_state, seq_idx, ctx.reverse)
+    return da, db, None if initial_state is None else dinitial, None, None
+
+
+def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_gradients(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+    *inputs, seq_idx = ctx.saved_tensors
+
+    def meaning(
+        grad_h: Tensor, grad_last: Tensor, a: Tensor, h: Tensor, initial_state: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        return reference.gradients(
+            grad_h, grad_last, a, h, initial_state, seq_idx, reverse=ctx.reverse
+        )
+
+    return *double_backward.vector_jacobian(meaning, inputs, cotangents), None, None
+
+
+forward.register_autograd(_forward_gradients, setup_context=_keep)
+backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
