@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -89,8 +90,15 @@ def _given(experiment: Experiment) -> str | None:
 
 def _check(experiment: Experiment) -> None:
     """Refuse a checkpoint that is damaged, unsafe or of another model, before anything starts."""
-    if experiment.config.ckpt_path is not None:
-        load_weights(experiment.config.ckpt_path, experiment.model)
+    path = experiment.config.ckpt_path
+    if path is None:
+        return
+    if Path(path).suffix == ".safetensors":
+        raise UsageError(
+            f"{path} holds weights alone, and --ckpt_path takes a checkpoint (.ckpt): "
+            f"name weights with --model.pretrained {path}"
+        )
+    load_weights(path, experiment.model)
 
 
 def _evaluate(experiment: Experiment, verb: str, ckpt_path: str | None) -> None:

@@ -142,6 +142,12 @@ def test_a_wrong_checkpoint_is_one_sentence(damage, capsys):
     assert not list(Path().glob("runs/*/*/*"))
 
 
+def test_weights_are_no_checkpoint(capsys):
+    Path("x.safetensors").write_bytes(b"")
+    assert main(["test", SMOKE, "--ckpt_path=x.safetensors"]) == 2
+    assert "--model.pretrained x.safetensors" in capsys.readouterr().err
+
+
 def test_of_equal_scores_the_later_is_kept(tmp_path):
     kept = Checkpoint(dirpath=tmp_path, filename="best", monitor="val/accuracy", mode="max")
     kept.best_k_models = {"best": torch.tensor(0.5)}
