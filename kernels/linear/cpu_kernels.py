@@ -24,7 +24,6 @@ from tristate.kernels.cpu.vector import (
     load,
     load_int,
     load_one,
-    mul,
     routine,
     splat,
     store,
@@ -48,6 +47,15 @@ def _copy(source, target, n_bytes):
         store(target + d, load(source + d))
 
 
+@jit
+def _along(i, n_bytes, up):
+    """The offset of vector ``i`` (in bytes) of a row, gone through upwards or downwards.
+
+    Memory is foreseen by the hardware where addresses only rise or only fall, over all rows.
+    """
+    return i if up else n_bytes - VECTOR_BYTES - i
+
+
 @routine
 def _forward_rows(
     a, a_t, b, b_t, h, h_t, n_bytes, n_steps, seq, seq_t, before, zero, segment, pairs
@@ -67,13 +75,10 @@ def _forward_rows(
                 before = zero
             segment = now
         decay, entering = a + t * a_t, b + t * b_t
-        if pairs:
-            for d in range(0, n_bytes, VECTOR_BYTES):
-                x, y = load(decay + d), load(before + d)
-                store(target + d, multiply_add(x, y, load(entering + d)))
-        else:
-            for d in range(0, n_bytes, VECTOR_BYTES):
-                store(target + d, fma(load(decay + d), load(before + d), load(entering + d)))
+        for i in range(0, n_bytes, VECTOR_BYTES):
+            d = _along(i, n_bytes, h_t > 0)
+            x, y, total = load(decay + d), load(before + d), load(entering + d)
+            store(target + d, multiply_add(x, y, total) if pairs else fma(x, y, total))
         before = target
     return before, segment
 
@@ -89,31 +94,22 @@ def _real_before(t, seq, seq_t):
 
 
 @jit
-def _gradient_row(decay, after, grad, below, n_bytes, pairs):
+def _gradient_row(decay, after, grad, below, n_bytes, up, pairs):
     """``below = grad + conj(decay) after``."""
-    if pairs:
-        for d in range(0, n_bytes, VECTOR_BYTES):
-            x, y = load(decay + d), load(after + d)
-            store(below + d, conjugate_multiply_add(x, y, load(grad + d)))
-    else:
-        for d in range(0, n_bytes, VECTOR_BYTES):
-            store(below + d, fma(load(decay + d), load(after + d), load(grad + d)))
+    for i in range(0, n_bytes, VECTOR_BYTES):
+        d = _along(i, n_bytes, up)
+        x, y, total = load(decay + d), load(after + d), load(grad + d)
+        store(below + d, conjugate_multiply_add(x, y, total) if pairs else fma(x, y, total))
 
 
 @jit
-def _add_product(dh, before, da, n_bytes, pairs, is_sum):
+def _add_product(dh, before, da, n_bytes, up, pairs, is_sum):
     """``da = dh conj(before)``, added to what is there if ``is_sum``."""
     zero = splat(np.float32(0))
-    if pairs:
-        for d in range(0, n_bytes, VECTOR_BYTES):
-            total = load(da + d) if is_sum else zero
-            store(da + d, conjugate_multiply_add(load(before + d), load(dh + d), total))
-    elif is_sum:
-        for d in range(0, n_bytes, VECTOR_BYTES):
-            store(da + d, fma(load(dh + d), load(before + d), load(da + d)))
-    else:
-        for d in range(0, n_bytes, VECTOR_BYTES):
-            store(da + d, mul(load(dh + d), load(before + d)))
+    for i in range(0, n_bytes, VECTOR_BYTES):
+        d = _along(i, n_bytes, up)
+        x, y, total = load(before + d), load(dh + d), load(da + d) if is_sum else zero
+        store(da + d, conjugate_multiply_add(x, y, total) if pairs else fma(x, y, total))
 
 
 @routine
@@ -146,8 +142,9 @@ def _backward_rows(
         if fresh:
             state = zero
         row = db + t * db_t
-        _gradient_row(decay, after, g + t * g_t, row, n_bytes, pairs)
-        _add_product(row, state, da + t * da_t, n_bytes, pairs, is_sum)
+        up = h_t < 0  # back in time
+        _gradient_row(decay, after, g + t * g_t, row, n_bytes, up, pairs)
+        _add_product(row, state, da + t * da_t, n_bytes, up, pairs, is_sum)
         decay, after = a + t * a_t, zero if fresh else row
         t = earlier
     return decay, after
@@ -377,7 +374,7 @@ def backward(
                 if constant:
                     for d in range(0, n_bytes, VECTOR_BYTES):
                         store(totals + d, add(load(totals + d), load(sums + d)))
-            _gradient_row(decay, after, zero, incoming, n_bytes, pairs)
+            _gradient_row(decay, after, zero, incoming, n_bytes, True, pairs)
             for i in range(n):
                 store_one(dinitial + dense + 4 * i, load_one(incoming + 4 * i))
                 if constant:
