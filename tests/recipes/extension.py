@@ -33,8 +33,14 @@ class RunningMean(Mixer):
 class Pairs(DataModule):
     """Two classes of made-up items; ``make(labels, generator)`` makes a batch."""
 
+    told: dict[str, Any]
+
     def __init__(self, batch_size: int = 16) -> None:
         super().__init__(batch_size, workers=0, seed=None)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.told
 
     def __len__(self) -> int:
         return 64
@@ -58,7 +64,7 @@ class Pairs(DataModule):
 class Brightness(Pairs):
     """Images ``(B, 1, 4, 4)``: dark or bright."""
 
-    facts = {"class_names": ["dark", "bright"], "in_chans": 1, "input_size": [4, 4]}
+    told = {"class_names": ["dark", "bright"], "in_chans": 1, "input_size": [4, 4]}
 
     def make(self, labels, generator):
         return torch.rand(len(labels), 1, 4, 4, generator=generator) + labels[:, None, None, None]
@@ -67,7 +73,7 @@ class Brightness(Pairs):
 class Loudness(Pairs):
     """Clips of 2,000 samples: soft or loud."""
 
-    facts = {"class_names": ["soft", "loud"], "in_chans": 1, "sample_rate": 16_000, "kind": "wave"}
+    told = {"class_names": ["soft", "loud"], "in_chans": 1, "sample_rate": 16_000, "kind": "wave"}
 
     def make(self, labels, generator):
         clips = torch.rand(len(labels), 2000, generator=generator) * (1 + labels[:, None])
@@ -77,7 +83,7 @@ class Loudness(Pairs):
 class Content(Pairs):
     """Windows of 20 letters: of A and C, or of G and T."""
 
-    facts = {
+    told = {
         "class_names": ["AC", "GT"],
         "tokens": list("0123456ACGT"),
         "vocab_size": 11,

@@ -12,10 +12,10 @@ from tristate.vision.models.vim import Vim
 SMALL = {"img_size": 32, "patch_size": 8, "d_model": 16, "n_layers": 2, "num_classes": 5}
 
 
-@pytest.mark.parametrize("class_token", ["middle", "head", None])
+@pytest.mark.parametrize("class_token", ["middle", "head", "none"])
 @pytest.mark.parametrize("size", [(32, 32), (40, 24), (33, 47), (8, 8)])
 def test_any_image_size_runs(class_token, size):
-    pool = "token" if class_token else "avg"
+    pool = "avg" if class_token == "none" else "token"
     model = Vim(**SMALL, class_token=class_token, global_pool=pool).eval()
     assert model(torch.randn(2, 3, *size)).isfinite().all()
 
@@ -56,7 +56,7 @@ def test_resampling_keeps_a_constant_and_the_token():
 
 def test_reading_both_ways_is_symmetric():
     """With the branches exchanged, the features of the mirrored token row are the mirror."""
-    model = Vim(**SMALL, class_token=None, global_pool="avg", pos_embed=False).double().eval()
+    model = Vim(**SMALL, class_token="none", global_pool="avg", pos_embed=False).double().eval()
     tokens = torch.randn(1, 16, 16, dtype=torch.float64)
     before = model.stack(tokens)
     for block in model.stack.blocks:
@@ -82,8 +82,8 @@ def test_what_weight_decay_spares():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"class_token": "tail"}, "'middle', 'head' or None"),
-        ({"class_token": None}, "can't pool by 'token'"),
+        ({"class_token": "tail"}, "'middle', 'head' or 'none'"),
+        ({"class_token": "none"}, "can't pool by 'token'"),
         ({"img_size": 4}, "smaller than a patch"),
         ({"mixer": "mamab"}, "mamba"),
     ],

@@ -27,7 +27,7 @@ def _head(num_patches: int) -> int:
 
 
 STEMS = {"patch": PatchEmbed, "conv": ConvEmbed}
-PLACES: dict[str, Place] = {"middle": _middle, "head": _head}
+PLACES: dict[str, Place | None] = {"middle": _middle, "head": _head, "none": None}
 
 
 class Vim(Backbone):
@@ -49,7 +49,7 @@ class Vim(Backbone):
         stem: ``"patch"``, one filter a patch, or ``"conv"``, a few small convolutions: see
             :mod:`tristate.vision.models.patches`.
         class_token: where the class token stands among the patches: ``"middle"``, ``"head"``, or
-            None for none.
+            ``"none"`` for no such token.
         pos_embed: add a learnt positional embedding (it covers the class token too).
         mixer: name in :data:`tristate.core.mixers.MIXERS`.
         mixer_args: its arguments beside ``d_model``.
@@ -79,7 +79,7 @@ class Vim(Backbone):
         d_model: int = 192,
         n_layers: int = 24,
         stem: Literal["patch", "conv"] = "patch",
-        class_token: Literal["middle", "head"] | None = "middle",
+        class_token: Literal["middle", "head", "none"] = "middle",
         pos_embed: bool = True,
         mixer: str = "bimamba",
         mixer_args: dict[str, Any] | None = None,
@@ -90,8 +90,9 @@ class Vim(Backbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        if class_token not in (*PLACES, None):
-            raise ValueError(f"class_token is 'middle', 'head' or None, got {class_token!r}")
+        if class_token not in PLACES:
+            raise ValueError(f"class_token is 'middle', 'head' or 'none', got {class_token!r}")
+        place = PLACES[class_token]
         stack = plain_stack(
             d_model,
             n_layers,
@@ -109,13 +110,13 @@ class Vim(Backbone):
             num_classes=num_classes,
             global_pool=global_pool,
             drop_rate=drop_rate,
-            pools=("token", *POOLS) if class_token else POOLS,
+            pools=("token", *POOLS) if place else POOLS,
         )
-        self.place = PLACES[class_token] if class_token else None
-        self.num_prefix_tokens = 1 if class_token else 0
+        self.place = place
+        self.num_prefix_tokens = 1 if place else 0
         self.patch_embed = STEMS[stem](img_size, patch_size, stride, in_chans, d_model)
         tokens = self.patch_embed.num_patches + self.num_prefix_tokens
-        self.cls_token = nn.Parameter(torch.empty(1, 1, d_model)) if class_token else None
+        self.cls_token = nn.Parameter(torch.empty(1, 1, d_model)) if place else None
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, d_model)) if pos_embed else None
         reduction = self.patch_embed.stride[0]
         self.feature_info = [

@@ -93,7 +93,7 @@ def backbone(config: dict[str, Any]) -> Original:
     if not config["if_cls_token"]:
         if config["final_pool_type"] not in POOLS:
             raise Unsupported(f"{entry}: can't pool by {config['final_pool_type']!r}")
-        pool, token = POOLS[config["final_pool_type"]], None
+        pool, token = POOLS[config["final_pool_type"]], "none"
     ssm = take(config["ssm_cfg"] or {}, f"{entry} ssm_cfg", SSM_DEFAULTS)
     ssm |= {k: config[k] for k in ("d_state", "bimamba_type", "if_divide_out")}
     make, args = _mixer(ssm)
