@@ -40,25 +40,25 @@ TILE = 16
 
 @routine
 def _run(
-    n, size, state, n_rows, decays, with_decay, reads, keys, erases, values, rates, outs, found,
-    x, first, end,
+    n, size, state, n_rows, decays, with_decay, reads, keys, erases, values, rates, outs,
+    first, end,
 ):  # fmt: skip
     """Pass the tokens of one run; values become errors."""
     last = end * n - 1
-    product(state, n_rows, erases + size * first * n, found)
+    found = product(state, n_rows, erases + size * first * n)
     for i in range(first, end):
         for j in range(n):
             step = i * n + j
             row = VECTOR_BYTES * step
-            error = sub(load(values + row), load(found))
+            error = sub(load(values + row), found)
             store(values + row, error)
-            store(x, mul(load(rates + row), error))
             # Of the last step's pass nothing is found any more: its own key stands in.
-            advance(
+            out, found = advance(
                 BY_ROW, with_decay and j == 0, j == n - 1, state, n_rows, decays + size * i,
-                keys + size * step, x, reads + size * i, erases + size * min(step + 1, last),
-                outs + VECTOR_BYTES * i, found,
+                keys + size * step, mul(load(rates + row), error), reads + size * i,
+                erases + size * min(step + 1, last),
             )  # fmt: skip
+            store(outs + VECTOR_BYTES * i, out)
 
 
 @jit
@@ -80,9 +80,7 @@ def forward(
     n_tiles = (length + TILE - 1) // TILE
     tile = scratch + task * scratch_bytes
     bounds = tile + 4 * TILE
-    found = bounds + 8 * TILE
-    x = found + VECTOR_BYTES
-    reads = x + VECTOR_BYTES
+    reads = bounds + 8 * TILE
     # A vector more than the lines: tables of powers of two apart share few places in a cache.
     decays = reads + size * TILE + VECTOR_BYTES
     keys = decays + size * TILE + VECTOR_BYTES
@@ -128,7 +126,7 @@ def forward(
                         clear(state, n_rows)
                     _run(
                         n, size, state, n_rows, decays, g != 0, reads, keys, erases, values, rates,
-                        outs, found, x, load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
+                        outs, load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                     )  # fmt: skip
                 place = out + b * out_b + h * out_h + shift * width(kind)
                 store_steps(kind, 1, n_lanes, outs, VECTOR_BYTES, place, out_t, 0, tile, count)

@@ -77,37 +77,38 @@ def _load_values(
 
 @routine
 def _forwards(
-    n, size, value_size, state, n_rows, decays, with_decay, keys, douts, dvs, xs, dqs, dks, found,
+    n, size, value_size, state, n_rows, decays, with_decay, keys, douts, dvs, xs, dqs, dks,
     first, end,
 ):  # fmt: skip
     """Pass the tokens of one run; write ``dq``, and the part of ``dk`` of what a key erases."""
     last = end * n - 1
-    product(state, n_rows, dvs + value_size * first * n, found)
+    found = product(state, n_rows, dvs + value_size * first * n)
     for i in range(first, end):
         for j in range(n):
             step = i * n + j
-            grad = neg(load(found))
+            grad = neg(found)
             if with_decay and j == 0:
                 grad = mul(load(decays + size * i), grad)
             store(dks + VECTOR_BYTES * step, grad)
-            advance(
+            dq, found = advance(
                 BY_LANE, with_decay and j == 0, j == n - 1, state, n_rows, decays + size * i,
-                xs + value_size * step, keys + size * step, douts + value_size * i,
-                dvs + value_size * min(step + 1, last), dqs + VECTOR_BYTES * i, found,
+                xs + value_size * step, load(keys + size * step), douts + value_size * i,
+                dvs + value_size * min(step + 1, last),
             )  # fmt: skip
+            store(dqs + VECTOR_BYTES * i, dq)
 
 
 @routine
 def _back(
     n, size, value_size, state, n_rows, decays, with_decay, reads, keys, erases, douts, dvs, xs,
-    dqs, dks, dgs, found, total, first, end,
+    dqs, dks, dgs, total, first, end,
 ):  # fmt: skip
     """Go back over the tokens of one run; complete ``dk``, add to ``dg``.
 
     ``total`` holds the sum of ``G S`` after the run, and then before it.
     """
-    enter(state, n_rows, douts + value_size * (end - 1), reads + size * (end - 1))
-    product(state, n_rows, xs + value_size * (end * n - 1), found)
+    enter(state, n_rows, douts + value_size * (end - 1), load(reads + size * (end - 1)))
+    written = product(state, n_rows, xs + value_size * (end * n - 1))
     sum_ = load(total)
     if with_decay:
         sum_ = fma(
@@ -118,18 +119,18 @@ def _back(
         for j in range(n - 1, -1, -1):
             step = i * n + j
             row = dks + VECTOR_BYTES * step
-            written, erased = load(found), load(row)
+            erased = load(row)
             store(row, add(written, erased))
             if with_decay:
                 sum_ = fma(load(keys + size * step), sub(erased, written), sum_)
                 if j == 0:
                     here = dgs + VECTOR_BYTES * i
                     store(here, add(load(here), sum_))
-            retreat(
+            written = retreat(
                 BY_LANE, with_decay and j == 0, j == 0 and i > first, state, n_rows,
-                decays + size * i, dvs + value_size * step, erases + size * step,
-                douts + value_size * before, reads + size * before,
-                xs + value_size * max(step - 1, first * n), found,
+                decays + size * i, dvs + value_size * step, load(erases + size * step),
+                douts + value_size * before, load(reads + size * before),
+                xs + value_size * max(step - 1, first * n),
             )  # fmt: skip
         if with_decay and i > first:
             sum_ = fma(load(reads + size * before), load(dqs + VECTOR_BYTES * before), sum_)
@@ -165,8 +166,7 @@ def backward(
     block_bytes = VECTOR_BYTES * n_rows
     tile = scratch + task * scratch_bytes
     bounds = tile + 4 * TILE
-    found = bounds + 8 * TILE
-    reads = found + VECTOR_BYTES
+    reads = bounds + 8 * TILE
     decays = reads + size * TILE + VECTOR_BYTES
     keys = decays + size * TILE + VECTOR_BYTES
     erases = keys
@@ -233,7 +233,7 @@ def backward(
                                 clear(state, n_rows)
                             _forwards(
                                 n, size, value_size, state, n_rows, decays + shift, g != 0,
-                                keys + shift, douts, dvs, xs, dqs, dks, found,
+                                keys + shift, douts, dvs, xs, dqs, dks,
                                 load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                             )  # fmt: skip
                         store_steps(
@@ -260,7 +260,7 @@ def backward(
                             _back(
                                 n, size, value_size, state, n_rows, decays + shift, g != 0,
                                 reads + shift, keys + shift, erases + shift, douts, dvs, xs, dqs,
-                                dks, dgs, found, total,
+                                dks, dgs, total,
                                 load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                             )  # fmt: skip
                             if fresh or run > 0:

@@ -42,8 +42,12 @@ def line_bytes(n):
 def load_line(kind, source, n, line):
     """``n`` elements side by side as a line."""
     whole = n // LANES
-    for i in range(whole):
-        store(line + VECTOR_BYTES * i, load_row(kind, source + LANES * width(kind) * i))
+    if kind == FLOAT32:
+        for at in range(0, VECTOR_BYTES * whole, VECTOR_BYTES):
+            store(line + at, load(source + at))
+    else:
+        for i in range(whole):
+            store(line + VECTOR_BYTES * i, load_row(kind, source + LANES * width(kind) * i))
     if n > LANES * whole:
         source += LANES * width(kind) * whole
         line += VECTOR_BYTES * whole
@@ -108,12 +112,13 @@ def load_keys(
     what has decayed, ``exp(g) k``.
     """
     size = line_bytes(d_key)
+    factor = splat(scale)
     for i in range(count):
         t = load_int(tile + 4 * i)
         line, first = reads + size * i, size * i * n
         load_line(kind, q + t * q_t, d_key, line)
         for at in range(line, line + size, VECTOR_BYTES):
-            store(at, mul(splat(scale), load(at)))
+            store(at, mul(factor, load(at)))
         for j in range(n):
             load_line(kind, k + t * k_t + j * k_s, d_key, keys + first + size * j)
         if g == 0:
@@ -149,16 +154,26 @@ def load_rates(by_value, n, n_lanes, beta, beta_t, beta_s, tile, count, rates):
 @routine
 def load_steps(kind, n, n_channels, source, source_t, source_s, tile, count, lines, line_step):
     """Lines of a tile, ``n`` a token; ``lines`` lie ``line_step`` apart."""
+    one = kind == FLOAT32 and n_channels == LANES
     for i in range(count):
         place = source + load_int(tile + 4 * i) * source_t
         for j in range(n):
-            load_line(kind, place + j * source_s, n_channels, lines + line_step * (i * n + j))
+            line = lines + line_step * (i * n + j)
+            if one:
+                store(line, load(place + j * source_s))
+            else:
+                load_line(kind, place + j * source_s, n_channels, line)
 
 
 @routine
 def store_steps(kind, n, n_channels, lines, line_step, target, target_t, target_s, tile, count):
     """Write lines of a tile, ``n`` a token."""
+    one = kind == FLOAT32 and n_channels == LANES
     for i in range(count):
         place = target + load_int(tile + 4 * i) * target_t
         for j in range(n):
-            store_line(kind, lines + line_step * (i * n + j), place + j * target_s, n_channels)
+            line = lines + line_step * (i * n + j)
+            if one:
+                store(place + j * target_s, load(line))
+            else:
+                store_line(kind, line, place + j * target_s, n_channels)

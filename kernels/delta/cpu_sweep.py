@@ -38,30 +38,28 @@ def _decayed(kind, h, decay, lanes):
 
 @jit
 def _advance(
-    kind, reads, state, n_rows, decay, entering_rows, entering, read_rows, next_rows, read, next_
+    kind, reads, state, n_rows, decay, entering_rows, x, read_rows, next_rows
 ):  # fmt: skip
     zero = splat(np.float32(0))
     lanes = zero
     if kind == BY_LANE:
         lanes = load(decay)
-    x = load(entering)
     read_0, read_1, next_0, next_1 = zero, zero, zero, zero
     for r in range(0, 4 * n_rows, 8):
         at = state + LINES * r
-        h_0 = _decayed(kind, load(at), decay + r, lanes)
-        h_1 = _decayed(kind, load(at + VECTOR_BYTES), decay + r + 4, lanes)
-        h_0 = fma(splat(load_one(entering_rows + r)), x, h_0)
-        h_1 = fma(splat(load_one(entering_rows + r + 4)), x, h_1)
+        h = _decayed(kind, load(at), decay + r, lanes)
+        h = fma(splat(load_one(entering_rows + r)), x, h)
+        store(at, h)
         if reads:
-            read_0 = fma(splat(load_one(read_rows + r)), h_0, read_0)
-            read_1 = fma(splat(load_one(read_rows + r + 4)), h_1, read_1)
-        next_0 = fma(splat(load_one(next_rows + r)), h_0, next_0)
-        next_1 = fma(splat(load_one(next_rows + r + 4)), h_1, next_1)
-        store(at, h_0)
-        store(at + VECTOR_BYTES, h_1)
-    if reads:
-        store(read, add(read_0, read_1))
-    store(next_, add(next_0, next_1))
+            read_0 = fma(splat(load_one(read_rows + r)), h, read_0)
+        next_0 = fma(splat(load_one(next_rows + r)), h, next_0)
+        h = _decayed(kind, load(at + VECTOR_BYTES), decay + r + 4, lanes)
+        h = fma(splat(load_one(entering_rows + r + 4)), x, h)
+        store(at + VECTOR_BYTES, h)
+        if reads:
+            read_1 = fma(splat(load_one(read_rows + r + 4)), h, read_1)
+        next_1 = fma(splat(load_one(next_rows + r + 4)), h, next_1)
+    return add(read_0, read_1), add(next_0, next_1)
 
 
 # Bytes of a row of lanes for each byte of a line of one number a row.
@@ -69,116 +67,91 @@ LINES = VECTOR_BYTES // 4
 
 
 @jit
-def advance(
-    kind, decays, reads, state, n_rows, decay, entering_rows, entering, read_rows, next_rows, read,
-    next_,
-):  # fmt: skip
-    """``S = decay S + rows x``; write ``read_rows . S`` to ``read`` and ``next_rows . S``.
+def advance(kind, decays, reads, state, n_rows, decay, entering_rows, x, read_rows, next_rows):
+    """``S = decay S + rows x``; then the products ``read_rows . S``, if wanted, and ``next_rows . S``.
 
     Args:
         kind: ``BY_ROW`` or ``BY_LANE``, how ``decay`` is given; known when compiled.
         decays: whether it decays.
-        reads: whether ``read`` is wanted.
+        reads: whether the first product is wanted; zeros if not.
         state: address of the rows; an even number of them, ``n_rows``.
         decay: address of a number for each row, or of lanes.
-        entering_rows: of the numbers by which ``entering``, lanes, enters each row.
-        read_rows: of the rows' weights in ``read``.
-        next_rows: of those in ``next_``.
+        entering_rows: address of the numbers by which ``x``, lanes, enters each row.
+        x: what enters.
+        read_rows: address of the rows' weights in the first product.
+        next_rows: address of those in the second one.
     """
     if decays and reads:
-        _advance(
-            kind, True, state, n_rows, decay, entering_rows, entering, read_rows, next_rows, read,
-            next_,
-        )  # fmt: skip
-    elif decays:
-        _advance(
-            kind, False, state, n_rows, decay, entering_rows, entering, read_rows, next_rows, read,
-            next_,
-        )  # fmt: skip
-    elif reads:
-        _advance(
-            0, True, state, n_rows, decay, entering_rows, entering, read_rows, next_rows, read,
-            next_,
-        )  # fmt: skip
-    else:
-        _advance(
-            0, False, state, n_rows, decay, entering_rows, entering, read_rows, next_rows, read,
-            next_,
-        )  # fmt: skip
+        return _advance(
+            kind, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows
+        )
+    if decays:
+        return _advance(
+            kind, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows
+        )
+    if reads:
+        return _advance(0, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
+    return _advance(0, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
 
 
 @jit
 def _retreat(
-    kind, adds, state, n_rows, decay, leaving_rows, leaving, added_rows, added, next_rows, next_
+    kind, adds, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows
 ):  # fmt: skip
     zero = splat(np.float32(0))
-    lanes, y = zero, zero
+    lanes = zero
     if kind == BY_LANE:
         lanes = load(decay)
-    x = neg(load(leaving))
-    if adds:
-        y = load(added)
+    x = neg(x)
     next_0, next_1 = zero, zero
     for r in range(0, 4 * n_rows, 8):
         at = state + LINES * r
-        h_0 = _decayed(kind, load(at), decay + r, lanes)
-        h_1 = _decayed(kind, load(at + VECTOR_BYTES), decay + r + 4, lanes)
-        h_0 = fma(splat(load_one(leaving_rows + r)), x, h_0)
-        h_1 = fma(splat(load_one(leaving_rows + r + 4)), x, h_1)
+        h = _decayed(kind, load(at), decay + r, lanes)
+        h = fma(splat(load_one(leaving_rows + r)), x, h)
         if adds:
-            h_0 = fma(splat(load_one(added_rows + r)), y, h_0)
-            h_1 = fma(splat(load_one(added_rows + r + 4)), y, h_1)
-        next_0 = fma(splat(load_one(next_rows + r)), h_0, next_0)
-        next_1 = fma(splat(load_one(next_rows + r + 4)), h_1, next_1)
-        store(at, h_0)
-        store(at + VECTOR_BYTES, h_1)
-    store(next_, add(next_0, next_1))
+            h = fma(splat(load_one(added_rows + r)), y, h)
+        store(at, h)
+        next_0 = fma(splat(load_one(next_rows + r)), h, next_0)
+        h = _decayed(kind, load(at + VECTOR_BYTES), decay + r + 4, lanes)
+        h = fma(splat(load_one(leaving_rows + r + 4)), x, h)
+        if adds:
+            h = fma(splat(load_one(added_rows + r + 4)), y, h)
+        store(at + VECTOR_BYTES, h)
+        next_1 = fma(splat(load_one(next_rows + r + 4)), h, next_1)
+    return add(next_0, next_1)
 
 
 @jit
-def retreat(
-    kind, decays, adds, state, n_rows, decay, leaving_rows, leaving, added_rows, added, next_rows,
-    next_,
-):  # fmt: skip
-    """``G = decay G - rows x``, and where it ``adds``, ``+ added_rows y``; write ``next_rows . G``.
+def retreat(kind, decays, adds, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows):
+    """``G = decay G - rows x``, and where it ``adds``, ``+ added_rows y``; then ``next_rows . G``.
 
     The transpose of :func:`advance`, with arguments like its own.
     """
     if decays and adds:
-        _retreat(
-            kind, True, state, n_rows, decay, leaving_rows, leaving, added_rows, added, next_rows,
-            next_,
-        )  # fmt: skip
-    elif decays:
-        _retreat(
-            kind, False, state, n_rows, decay, leaving_rows, leaving, added_rows, added, next_rows,
-            next_,
-        )  # fmt: skip
-    elif adds:
-        _retreat(
-            0, True, state, n_rows, decay, leaving_rows, leaving, added_rows, added, next_rows,
-            next_,
-        )  # fmt: skip
-    else:
-        _retreat(
-            0, False, state, n_rows, decay, leaving_rows, leaving, added_rows, added, next_rows,
-            next_,
-        )  # fmt: skip
+        return _retreat(
+            kind, True, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows
+        )
+    if decays:
+        return _retreat(
+            kind, False, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows
+        )
+    if adds:
+        return _retreat(0, True, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows)
+    return _retreat(0, False, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows)
 
 
-@routine
-def product(state, n_rows, rows, target):
-    """Write ``rows . S``."""
+@jit
+def product(state, n_rows, rows):
+    """``rows . S``, lanes."""
     total = splat(np.float32(0))
     for r in range(0, 4 * n_rows, 4):
         total = fma(splat(load_one(rows + r)), load(state + LINES * r), total)
-    store(target, total)
+    return total
 
 
-@routine
-def enter(state, n_rows, rows, entering):
+@jit
+def enter(state, n_rows, rows, x):
     """``S = S + rows x``."""
-    x = load(entering)
     for r in range(0, 4 * n_rows, 4):
         at = state + LINES * r
         store(at, fma(splat(load_one(rows + r)), x, load(at)))

@@ -67,23 +67,23 @@ def write_sums(rows, target, target_t, target_s, n, tile, count):
 @routine
 def _run(
     n, size, state, n_rows, decays, with_decay, reads, keys, erases, douts, errors, rates, sums,
-    dx, first, end,
+    first, end,
 ):  # fmt: skip
     """Go back over the tokens of one run; errors become gradients of values."""
-    enter(state, n_rows, reads + size * (end - 1), douts + VECTOR_BYTES * (end - 1))
-    product(state, n_rows, keys + size * (end * n - 1), dx)
+    enter(state, n_rows, reads + size * (end - 1), load(douts + VECTOR_BYTES * (end - 1)))
+    dx = product(state, n_rows, keys + size * (end * n - 1))
     for i in range(end - 1, first - 1, -1):
+        before = max(i - 1, first)
         for j in range(n - 1, -1, -1):
             step = i * n + j
             row = VECTOR_BYTES * step
-            grad = load(dx)
-            store(sums + row, fma(grad, load(errors + row), load(sums + row)))
-            store(errors + row, mul(load(rates + row), grad))
-            before = max(i - 1, first)
-            retreat(
+            store(sums + row, fma(dx, load(errors + row), load(sums + row)))
+            dv = mul(load(rates + row), dx)
+            store(errors + row, dv)
+            dx = retreat(
                 BY_ROW, with_decay and j == 0, j == 0 and i > first, state, n_rows,
-                decays + size * i, erases + size * step, errors + row, reads + size * before,
-                douts + VECTOR_BYTES * before, keys + size * max(step - 1, first * n), dx,
+                decays + size * i, erases + size * step, dv, reads + size * before,
+                load(douts + VECTOR_BYTES * before), keys + size * max(step - 1, first * n),
             )  # fmt: skip
 
 
@@ -106,8 +106,7 @@ def backward(
     n_tiles = (length + TILE - 1) // TILE
     tile = scratch + task * scratch_bytes
     bounds = tile + 4 * TILE
-    dx = bounds + 8 * TILE
-    reads = dx + VECTOR_BYTES
+    reads = bounds + 8 * TILE
     decays = reads + size * TILE + VECTOR_BYTES
     keys = decays + size * TILE + VECTOR_BYTES
     erases = keys
@@ -160,8 +159,7 @@ def backward(
                 for run in range(runs - 1, -1, -1):
                     _run(
                         n, size, state, n_rows, decays, g != 0, reads, keys, erases, douts, errors,
-                        rates, sums, dx,
-                        load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
+                        rates, sums, load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                     )  # fmt: skip
                     if fresh or run > 0:
                         clear(state, n_rows)
