@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels import double_backward
+from tristate.kernels.direct import unobserved
 from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.selective import reference
 
@@ -226,23 +227,9 @@ class _Direct(torch.autograd.Function):
         return _forward_gradients(ctx, grad_out, grad_last, None)
 
 
-_functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-_PLAIN = {Tensor, torch.nn.Parameter, type(None)}
-
-
 def run(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """Output and last state of the op, on the shortest way there is.
-
-    In eager mode the kernels are called as they are; whatever looks at ops (compilers, exporters,
-    tensor subclasses, dispatch modes, function transforms) sees the op.
-    """
-    seen = (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or _functorch.maybe_current_level() is not None
-        or any(type(x) not in _PLAIN for x in inputs[:10])
-    )
-    if seen:
+    """Output and last state of the op, on the shortest way there is."""
+    if not unobserved(inputs[:10]):
         return forward(*inputs)[:2]
     if inputs[-1]:
         return _Direct.apply(*inputs)

@@ -40,7 +40,7 @@ def selective_scan(
     :func:`tristate.kernels.selective.selective_scan`, with ``B`` and ``C`` complex as they are seen
     there: interleaved where they vary in time.
     """
-    exact = torch.promote_types(_widest(u, delta, A, B, C, initial_state), torch.float32)
+    exact = torch.promote_types(widest(u, delta, A, B, C, initial_state), torch.float32)
     scalar = exact.to_complex() if A.is_complex() else exact
     batch, dim, length = u.shape
     A = A.to(scalar)
@@ -83,7 +83,7 @@ def selective_scan(
     return out.to(u.dtype), h
 
 
-def _widest(*tensors: Tensor | None) -> torch.dtype:
+def widest(*tensors: Tensor | None) -> torch.dtype:
     """The real dtype in which all of the tensors can be expressed."""
     wide = torch.bfloat16
     for tensor in tensors:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tests.conformance.golden import Golden
+from tristate.kernels.cross import CROSS, Route, cross_merge, cross_restore, cross_scan
 
 Adapter = Callable[[Golden, dict[str, Tensor]], dict[str, Tensor]]
 
@@ -65,9 +66,76 @@ def _gated_rms_norm(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tens
     }
 
 
+# VMamba's numbers for sets of routes.
+_ROUTES: dict[int, tuple[Route, ...]] = {
+    0: CROSS,
+    1: ("rows", "rows", "rows", "rows"),
+    2: ("rows", "rows", "rows_back", "rows_back"),
+}
+
+
+def _cross_scan(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    x, call = inputs["x"], golden.call
+    if not call["in_channel_first"]:  # (B, H, W, D), or (B, H, W, K, D)
+        x = x.permute(0, *range(3, x.dim()), 1, 2)
+    y = cross_scan(x, _ROUTES[call["scans"]])
+    return {"out": y if call["out_channel_first"] else y.permute(0, 3, 1, 2)}
+
+
+def _cross_merge(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    y, call = inputs["y"], golden.call
+    if not call["out_channel_first"]:  # (B, H, W, K, D)
+        y = y.permute(0, 3, 4, 1, 2)
+    merge = cross_restore if call["one_by_one"] else cross_merge
+    x = merge(y.flatten(3), call["H"], call["W"], _ROUTES[call["scans"]]).flatten(-2)
+    return {"out": x if call["in_channel_first"] else x.movedim(-1, 1)}
+
+
+def _delta_rule(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Heads come before time.
+    state = {"h0": inputs["h0"]} if "h0" in inputs else {}
+    by_time = {name: x.transpose(1, 2) for name, x in inputs.items() if name != "h0"}
+    results = _gated_delta_rule(golden, by_time | state)
+    return {k: x.transpose(1, 2) if k.startswith("y") else x for k, x in results.items()}
+
+
+def _gated_delta_rule(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    from tristate.kernels.delta import chunked, gated_delta_rule
+
+    results = _delta_product(golden, inputs, gated_delta_rule, scale=None)
+    if "output.y_chunk" not in golden.tensors:
+        return results
+
+    def by_chunk(q: Tensor, k: Tensor, v: Tensor, *, scale: None, **rest: Tensor) -> Any:
+        others = (rest.get(name) for name in ("beta", "g", "initial_state"))
+        return chunked.gated_delta_rule(q, k, v, *others, None, q.shape[3] ** -0.5, False, 16)
+
+    by_chunks = _delta_product(golden, inputs, by_chunk, scale=None)
+    return results | {"y_chunk": by_chunks["y"], "state_chunk": by_chunks["final_state"]}
+
+
+def _delta_product(
+    golden: Golden,
+    inputs: dict[str, Tensor],
+    rule: Callable[..., Any] | None = None,
+    scale: float | None = 1.0,  # the original's reference of a product doesn't scale
+) -> dict[str, Tensor]:
+    from tristate.kernels.delta import gated_delta_rule
+
+    named = {"initial_state" if k == "h0" else k: x for k, x in inputs.items()}
+    out, state = (rule or gated_delta_rule)(**named, scale=scale)
+    return {"y": out, "final_state": state}
+
+
 OPS: dict[str, Adapter] = {
+    "ops.delta_rule": _delta_rule,
+    "ops.delta_product": _delta_product,
+    "ops.gated_delta_rule": _gated_delta_rule,
+    "ops.gated_delta_product": _delta_product,
     "ops.selective_scan": _selective_scan,
     "ops.selective_state_update": _selective_state_update,
+    "ops.cross_scan": _cross_scan,
+    "ops.cross_merge": _cross_merge,
     "ops.causal_conv1d": _causal_conv1d,
     "ops.causal_conv1d_update": _causal_conv1d_update,
     "ops.add_norm": _add_norm,

@@ -1,0 +1,33 @@
+"""Runs routed scans by the backend that is asked for."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tristate.kernels.backend import choose
+from tristate.kernels.cross import ops, reference
+from tristate.kernels.cross.branches import Branches
+
+
+def run(
+    name: str,
+    inputs: Branches,
+    seq_idx: Tensor | None,
+    delta_softplus: bool,
+    routes: Sequence[int],
+    height: int,
+    backend: str,
+) -> Tensor:
+    """The sum over routes; ``name`` is the public op's, for errors.
+
+    Raises:
+        ValueError: the backend can't run this.
+    """
+    # float32 is not enough for an input in float64, whichever it is.
+    exact = any(x.dtype == torch.float64 for x in inputs.flat)
+    offered = ("reference",) if exact else ("reference", "cpu")
+    options = (seq_idx, delta_softplus, routes, height)
+    if choose(name, inputs.u[0], backend, offered) == "reference":
+        return reference.routed_scan(inputs, *options)
+    return ops.run(inputs, *options)

@@ -1,0 +1,137 @@
+"""Routed selective scans on a CPU: the selective scan's kernels with a row of arguments a route.
+
+All routes run in one parallel region. A task goes through them in turn with the same share of the
+sequences and channels, so that it can add to what it left in the output before.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tristate.kernels.cross.branches import Branches, is_shared, pick
+from tristate.kernels.cross.ops import checkpoints_shape
+from tristate.kernels.selective import cpu_rows
+from tristate.kernels.selective.cpu import run_backward, run_forward
+from tristate.kernels.selective.cpu_rows import Inputs, Route, plain
+
+
+def forward(
+    tensors: Sequence[Tensor],
+    counts: Sequence[int],
+    seq_idx: Tensor | None,
+    delta_softplus: bool,
+    routes: Sequence[int],
+    height: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output in the layout of ``u``, and with ``keep`` the states before each tile."""
+    inputs = Branches.unflatten(tensors, counts)
+    branches = _readable(inputs, seq_idx, len(routes))
+    first, u = branches[0], inputs.branch(0).u
+    work = cpu_rows.sizes(first.u, first.A, first.B, first.C)
+    # What is summed in place is summed in float32. Padding is passed over.
+    new = torch.empty_like if seq_idx is None else torch.zeros_like
+    out = new(u, dtype=first.u.dtype if len(routes) == 1 else torch.float32)
+    shape = checkpoints_shape(inputs, routes) if keep else (0,)
+    checkpoints = u.new_empty(shape, dtype=torch.float32)
+    memory, scratch = cpu_rows.forward_scratch(work)
+    rows = []
+    for k, (x, route) in enumerate(zip(branches, _routes(routes, height), strict=True)):
+        # The gate comes once, on the sum.
+        x = x if k == len(routes) - 1 else x._replace(z=None)
+        kept = checkpoints[k] if keep else None
+        options = (out, None, kept, delta_softplus, scratch)
+        rows.append(cpu_rows.forward_row(x, work, route, *options, adds=k > 0))
+    run_forward.rows(work.n_tasks, *rows)
+    del memory
+    return out.to(u.dtype), checkpoints
+
+
+def backward(
+    grad_out: Tensor,
+    tensors: Sequence[Tensor],
+    counts: Sequence[int],
+    seq_idx: Tensor | None,
+    checkpoints: Tensor,
+    delta_softplus: bool,
+    routes: Sequence[int],
+    height: int,
+) -> list[Tensor]:
+    """Gradients of the tensors, in their dtypes."""
+    inputs = Branches.unflatten(tensors, counts)
+    branches = _readable(inputs, seq_idx, len(routes))
+    first = branches[0]
+    work = cpu_rows.sizes(first.u, first.A, first.B, first.C)
+    grad_out = grad_out.to(first.u.dtype)
+    sequences = (inputs.u, inputs.delta, inputs.z)
+    written = [_room(field, first.u.dtype, seq_idx is not None) for field in sequences]
+    memory, scratch = cpu_rows.backward_scratch(work)
+    rows, grads = [], []
+    for k, (x, route) in enumerate(zip(branches, _routes(routes, height), strict=True)):
+        du, ddelta, dz = (pick(field, k) for field in written)
+        assert du is not None and ddelta is not None
+        adds = [k > 0 and is_shared(field) for field in sequences]
+        grads.append(cpu_rows.room(x, work, du, ddelta, dz, (adds[0], adds[1], adds[2])))
+        options = (None, checkpoints[k], delta_softplus, scratch)
+        rows.append(cpu_rows.backward_row(x, work, route, grad_out, None, grads[k], *options))
+    run_backward.rows(work.n_tasks, *rows)
+    del memory
+    found = [cpu_rows.of_parameters(x, g) for x, g in zip(branches, grads, strict=True)]
+    dA, dB, dC, dD, dbias = zip(*found, strict=True)
+    du, ddelta, dz = (
+        [g.to(x.dtype) for g, x in zip(made, field, strict=True)]
+        for made, field in zip(written, sequences, strict=True)
+    )
+    parameters = (inputs.A, inputs.B, inputs.C, inputs.D, inputs.delta_bias)
+    gathered = [_gather(*pair) for pair in zip(parameters, (dA, dB, dC, dD, dbias), strict=True)]
+    return [g for field in (du, ddelta, *gathered, dz) for g in field]
+
+
+def _routes(routes: Sequence[int], height: int) -> list[Route]:
+    return [Route(bool(route & 2), height if route & 1 else 0) for route in routes]
+
+
+def _readable(inputs: Branches, seq_idx: Tensor | None, n_routes: int) -> list[Inputs]:
+    """Each branch as the kernels read it; what branches share is converted once."""
+    sequences = (inputs.u, inputs.delta, inputs.z)
+    same = len({x.dtype for field in sequences for x in field}) == 1
+    inputs = inputs._replace(
+        u=inputs.u if same else [x.float() for x in inputs.u],
+        delta=inputs.delta if same else [x.float() for x in inputs.delta],
+        z=inputs.z if same else [x.float() for x in inputs.z],
+        A=[plain(x) for x in inputs.A],
+        B=[x.float() if x.dim() > 3 else plain(x) for x in inputs.B],
+        C=[x.float() if x.dim() > 3 else plain(x) for x in inputs.C],
+        D=[plain(x) for x in inputs.D],
+        delta_bias=[plain(x) for x in inputs.delta_bias],
+    )
+    segments = None if seq_idx is None else seq_idx.to(torch.int32).contiguous()
+    found = []
+    for k in range(n_routes):
+        x = inputs.branch(k)
+        found.append(Inputs(*x[:6], x.z, x.delta_bias, None, segments))
+    return found
+
+
+def _room(field: Sequence[Tensor], dtype: torch.dtype, padded: bool) -> list[Tensor]:
+    """Room for the gradients of a field; in float32 where branches add to each other's."""
+    # Padding is passed over.
+    new = torch.zeros_like if padded else torch.empty_like
+    return [new(x, dtype=torch.float32 if is_shared(field) else dtype) for x in field]
+
+
+def _gather(field: Sequence[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of each branch as the field has its tensors; summed where it is shared."""
+    if not field:
+        return []
+    if is_shared(field):
+        return [sum(found[1:], found[0])[None].to(field[0].dtype)]
+    grads, k = [], 0
+    for tensor in field:
+        grad = torch.empty_like(tensor)
+        for place in grad:
+            place.copy_(found[k])
+            k += 1
+        grads.append(grad)
+    return grads
