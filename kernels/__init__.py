@@ -6,32 +6,61 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tristate.kernels.backend import available_backends, use_backend
     from tristate.kernels.conv import causal_conv1d, causal_conv1d_update
+    from tristate.kernels.cross import (
+        bidirectional_selective_scan,
+        cross_merge,
+        cross_scan,
+        selective_scan_2d,
+    )
+    from tristate.kernels.delta import gated_delta_rule
     from tristate.kernels.linear import linear_scan
+    from tristate.kernels.longconv import long_conv, two_sided
     from tristate.kernels.norm import add_norm, gated_rms_norm
     from tristate.kernels.selective import selective_scan, selective_state_update
+    from tristate.kernels.ssm_kernel import cauchy, vandermonde, vandermonde_transpose
 
 __all__ = [
     "add_norm",
     "available_backends",
+    "bidirectional_selective_scan",
+    "cauchy",
     "causal_conv1d",
     "causal_conv1d_update",
+    "cross_merge",
+    "cross_scan",
+    "gated_delta_rule",
     "gated_rms_norm",
     "linear_scan",
+    "long_conv",
     "selective_scan",
+    "selective_scan_2d",
     "selective_state_update",
+    "two_sided",
     "use_backend",
+    "vandermonde",
+    "vandermonde_transpose",
 ]
 
 _HOME = {
     "add_norm": "norm",
     "available_backends": "backend",
+    "bidirectional_selective_scan": "cross",
+    "cauchy": "ssm_kernel",
     "causal_conv1d": "conv",
     "causal_conv1d_update": "conv",
+    "cross_merge": "cross",
+    "cross_scan": "cross",
+    "gated_delta_rule": "delta",
     "gated_rms_norm": "norm",
     "linear_scan": "linear",
+    "long_conv": "longconv",
     "selective_scan": "selective",
+    "selective_scan_2d": "cross",
     "selective_state_update": "selective",
+    "two_sided": "longconv",
     "use_backend": "backend",
+    "vandermonde": "ssm_kernel",
+    "vandermonde_transpose": "ssm_kernel",
 }
 
 

@@ -25,14 +25,15 @@ def long_conv(
     """Depthwise convolution ``y[t] = D x[t] + sum_j kernel[j] x[t - j + origin]``, of any length.
 
     With ``origin`` 0 it is causal, with ``(K - 1) // 2`` centred, and in between two-sided: S4's
-    pair of kernels is ``long_conv(x, two_sided(k0, k1), origin=k1.shape[-1])``. Beyond its grid ``x``
-    is zero. There is no state to hand on and there are no segments: the past of a long convolution
-    is all of its input. Where it must be carried, the recurrence behind the kernel carries it.
+    pair of kernels is ``long_conv(x, two_sided(k0, k1), origin=k1.shape[-1])``. Beyond its grid
+    ``x`` is zero. There is no state to hand on and there are no segments: the past of a long
+    convolution is all of its input. Where it must be carried, the recurrence behind the kernel
+    carries it.
 
     Args:
         x: input, ``(B, D, *grid)``, one to three axes behind the channels, any strides.
-        kernel: taps, ``(D, *taps)``, or ``(C, D, *taps)`` for ``C`` outputs of every channel; shorter
-            or longer than the grid.
+        kernel: taps, ``(D, *taps)``, or ``(C, D, *taps)`` for ``C`` outputs of every channel;
+            shorter or longer than the grid.
         D: weight of the input itself, ``(D,)`` or ``(C, D)`` as the kernel has it.
         origin: index of the tap with lag 0, one for each axis or the same for all; taps before it
             weigh what is ahead.
@@ -51,7 +52,8 @@ def long_conv(
     https://arxiv.org/abs/2111.00396, and Fu et al. 2023, https://arxiv.org/abs/2302.06646.
     """
     n_axes = x.dim() - 2
-    origin = [origin] * n_axes if isinstance(origin, int) else [*origin]
+    # While a program is traced, a number may be a symbol.
+    origin = list(origin) if isinstance(origin, Sequence) else [origin] * n_axes
     _check(x, kernel, D, origin)
     single = kernel.dim() == n_axes + 1
     kernel = kernel[None] if single else kernel
@@ -91,8 +93,8 @@ def _check(x: Tensor, kernel: Tensor, D: Tensor | None, origin: Sequence[int]) -
     outer = kernel.shape[:-n_axes]
     if len(outer) not in (1, 2) or outer[-1] != x.shape[1] or 0 in kernel.shape[-n_axes:]:
         raise ValueError(
-            f"kernel must be (D, *taps) or (C, D, *taps) with D = {x.shape[1]} and {n_axes} axes of "
-            f"taps, got {tuple(kernel.shape)}"
+            f"kernel must be (D, *taps) or (C, D, *taps) with D = {x.shape[1]} and {n_axes} axes "
+            f"of taps, got {tuple(kernel.shape)}"
         )
     if D is not None and D.shape != outer:
         raise ValueError(f"D must be {tuple(outer)}, as the kernel's, got {tuple(D.shape)}")

@@ -39,9 +39,7 @@ def forward(x: Tensor, taps: Tensor, origin: Sequence[int]) -> Tensor:
     return out
 
 
-def backward(
-    grad: Tensor, x: Tensor, taps: Tensor, origin: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, taps: Tensor, origin: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Gradients of ``x`` and of ``taps``, float32."""
     grad, x, taps = grad.contiguous(), x.contiguous(), taps.contiguous()
     dx, dtaps = torch.empty_like(x), torch.empty_like(taps)

@@ -1,9 +1,9 @@
 """Convolutions summed directly, on vectors of 16 positions.
 
-One routine does it all: ``out[i] += sum_j w[j] row[i + j]``. With the taps as ``w``, last one first,
-it is the convolution of a padded row; with the taps in order, the gradient of its input; with a row
-of the output's gradient as ``w``, the gradient of the taps. Grids of two and three axes are rows,
-each of which meets the rows of taps that reach it.
+One routine does it all: ``out[i] += sum_j w[j] row[i + j]``. With the taps as ``w``, the last one
+first, it is the convolution of a padded row; with the taps in order, the gradient of its input;
+with a row of the output's gradient as ``w``, the gradient of the taps. Grids of two and three axes
+are rows, each of which meets the rows of taps that reach it.
 
 Addresses are in bytes, float32 throughout. A padded row has room for as many positions and taps as
 there are, each rounded up to 16.
@@ -63,21 +63,21 @@ def slide(weights, n_weights, row, out, n_out):
             i += LANES
 
 
-@jit
+@routine
 def fill(target, value, count):
     """So many float32 of one value."""
     for i in range(count):
         store_one(target + 4 * i, value)
 
 
-@jit
+@routine
 def copy(source, target, count):
     """So many float32."""
     for i in range(count):
         store_one(target + 4 * i, load_one(source + 4 * i))
 
 
-@jit
+@routine
 def pad_rows(source, target, n_rows, length, before, line):
     """Rows with ``before`` zeros in front, and zeros behind, up to ``line`` elements each."""
     for row in range(n_rows):
@@ -87,7 +87,7 @@ def pad_rows(source, target, n_rows, length, before, line):
         fill(to + 4 * (before + length), np.float32(0), line - before - length)
 
 
-@jit
+@routine
 def order_taps(taps, target, n_rows, count, step, backwards):
     """Rows of taps, ``step`` elements apart, in order or the last one first."""
     for row in range(n_rows):
@@ -125,8 +125,8 @@ def convolve(
 
 @jit
 def forward(
-    task, n_tasks, x, taps, out, scratch, scratch_bytes, batch, dim, n_out, p_n, q_n, length, p_taps,
-    q_taps, n_taps, p_first, q_first, first,
+    task, n_tasks, x, taps, out, scratch, scratch_bytes, batch, dim, n_out, p_n, q_n, length,
+    p_taps, q_taps, n_taps, p_first, q_first, first,
 ):  # fmt: skip
     """``out (B, C, D, P, Q, L)`` from ``x (B, D, P, Q, L)`` and ``taps (C, D, KP, KQ, K)``, dense.
 

@@ -21,9 +21,7 @@ def forward(x: Tensor, kernel: Tensor, origin: list[int]) -> Tensor:
 
 
 @torch.library.custom_op("tristate::long_conv_backward", mutates_args=(), device_types="cpu")
-def backward(
-    grad: Tensor, x: Tensor, kernel: Tensor, origin: list[int]
-) -> tuple[Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, kernel: Tensor, origin: list[int]) -> tuple[Tensor, Tensor]:
     """Gradients of ``x``, in its layout, and of ``kernel``."""
     from tristate.kernels.longconv import cpu
 

@@ -5,7 +5,8 @@ What the time-invariant layers are made of:
 - the kernel of a diagonal model, ``vandermonde(C * B, dt * A, L)``: S4D, DSS, Mega's average;
 - what an initial state ``h`` adds to the outputs, ``vandermonde(C * h * exp(dt * A), dt * A, L)``,
   one row more for each sequence;
-- the state after an input ``x``: ``exp(dt * A * L) * h + B * vandermonde_transpose(x.flip(-1), dt * A)``;
+- the state after an input ``x``:
+  ``exp(dt * A * L) * h + B * vandermonde_transpose(x.flip(-1), dt * A)``;
 - the generating function of a diagonal plus low-rank model, four ``cauchy`` sums: S4.
 """
 
@@ -24,7 +25,7 @@ _BACKENDS = ("reference", "cpu")
 def vandermonde(
     coefficient: Tensor, exponent: Tensor, length: int, *, backend: str = "auto"
 ) -> Tensor:
-    """``K[l] = sum_n c[n] exp(z[n] l)`` for ``l`` from 0 to ``length - 1``: a diagonal model's kernel.
+    """``K[l] = sum_n c[n] exp(z[n] l)`` for ``l`` below ``length``: the kernel of a diagonal model.
 
     Where either argument is complex, each state stands for itself and its conjugate, and the sum is
     ``2 Re sum_n c[n] exp(z[n] l)``; of a full set of states, halve the coefficients.
@@ -32,14 +33,14 @@ def vandermonde(
     Args:
         coefficient: ``c``, ``(..., D, N)``, real or complex; axes in front are rows that share the
             exponents: directions, output channels, sequences.
-        exponent: ``z``, ``(D, N)``, real or complex: ``dt * A``, or the logarithm of a discrete ``A``.
-            Growth beyond the range of float32 saturates.
+        exponent: ``z``, ``(D, N)``, real or complex, finite: ``dt * A``, or the logarithm of a
+            discrete ``A``.
         length: ``L``, how many positions.
         backend: ``"auto"``, or one of :func:`tristate.kernels.available_backends`.
 
     Returns:
-        ``(..., D, L)``, real, at least float32. The fast backend takes memory for inputs and outputs
-        and a constant besides; the reference makes ``D * N * L`` powers.
+        ``(..., D, L)``, real, at least float32. The fast backend takes memory for inputs and
+        outputs, and ``64 * N`` powers a thread; the reference makes ``D * N * L``.
 
     Raises:
         ValueError: the shapes disagree, or the backend can't run this.
@@ -70,8 +71,8 @@ def vandermonde_transpose(x: Tensor, exponent: Tensor, *, backend: str = "auto")
         backend: ``"auto"``, or one of :func:`tristate.kernels.available_backends`.
 
     Returns:
-        ``(..., D, N)``, complex where the exponents are, at least float32. The fast backend takes
-        memory for inputs and outputs and a constant besides.
+        ``(..., D, N)``, complex where the exponents are, at least float32. Memory is as in
+        :func:`vandermonde`.
 
     Raises:
         ValueError: the shapes disagree, or the backend can't run this.
@@ -102,8 +103,8 @@ def cauchy(coefficient: Tensor, nodes: Tensor, poles: Tensor, *, backend: str = 
         backend: ``"auto"``, or one of :func:`tristate.kernels.available_backends`.
 
     Returns:
-        ``(..., D, L)``, complex. The fast backend takes memory for inputs and outputs and a constant
-        besides; the reference makes ``D * N * L`` fractions.
+        ``(..., D, L)``, complex. The fast backend takes memory for inputs and outputs, and ``16 *
+        N`` fractions a thread; the reference makes ``D * N * L``.
 
     Raises:
         ValueError: the shapes disagree, an argument is real, nodes require a gradient, or the

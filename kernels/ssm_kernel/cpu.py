@@ -106,7 +106,7 @@ def cauchy_backward(
     n_rows, dim, n_states = coefficient.shape
     w, z = _planes(poles), _planes(nodes)
     width = w.shape[-1]
-    grad = grad.resolve_conj().contiguous()
+    grad = grad.contiguous()
     out = torch.empty(n_rows, dim, 4, width)
     n_tasks = _n_tasks(dim, n_rows * n_states * nodes.shape[0])
     room = 8 * LANES * TILE
@@ -128,7 +128,9 @@ def cauchy_backward(
     )
     out = out[..., :n_states]
     through = torch.complex(out[:, :, 2], out[:, :, 3])
-    return torch.complex(out[:, :, 0], out[:, :, 1]), (coefficient.conj() * through).sum(0)
+    # Not conj(): while a program is traced, a view that says "conjugate" is not listened to here.
+    of_poles = (coefficient.conj_physical() * through).sum(0)
+    return torch.complex(out[:, :, 0], out[:, :, 1]), of_poles
 
 
 def _exponent_planes(exponent: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ TILE = 16  # nodes whose fractions are kept while all rows go over them
 def fractions(z_real, z_imaginary, w_real, w_imaginary):
     """``1 / (z - w)`` and ``1 / (z - conj(w))`` as four parts."""
     one = splat(np.float32(1))
-    real, near, far = sub(z_real, w_real), sub(z_imaginary, w_imaginary), add(z_imaginary, w_imaginary)
+    real = sub(z_real, w_real)
+    near, far = sub(z_imaginary, w_imaginary), add(z_imaginary, w_imaginary)
     square = mul(real, real)
     a, b = div(one, fma(near, near, square)), div(one, fma(far, far, square))
     return mul(real, a), neg(mul(near, a)), mul(real, b), neg(mul(far, b))
@@ -72,7 +73,8 @@ def forward(
                 y_real = y_imaginary = x_real = x_imaginary = splat(np.float32(0))
                 row = table
                 for n in range(n_states):
-                    v_real, v_imaginary = splat(load_one(c + 4 * n)), splat(load_one(c + width + 4 * n))
+                    v_real = splat(load_one(c + 4 * n))
+                    v_imaginary = splat(load_one(c + width + 4 * n))
                     y_real = fma(v_real, load(row), y_real)
                     y_imaginary = fma(v_real, load(row + VECTOR_BYTES), y_imaginary)
                     x_real = fma(v_imaginary, load(row + 2 * VECTOR_BYTES), x_real)
@@ -93,9 +95,9 @@ def backward(
 ):  # fmt: skip
     """What the gradients are made of, for ``grad[r, d, l]``, complex.
 
-    ``out`` has four planes for each row and channel: ``sum_l Re(conj(g) s)``, ``Re(conj(g) d)``, and
-    the parts of ``sum_l g conj(a)**2 + conj(g) b**2``. A task takes its share of the channels; its
-    scratch memory holds eight vectors for each node of a tile.
+    ``out`` has four planes for each row and channel: the sums over ``l`` of ``Re(conj(g) s)``, of
+    ``Re(conj(g) d)``, and the parts of that of ``g conj(a)**2 + conj(g) b**2``. A task takes its
+    share of the channels; its scratch memory holds eight vectors for each node of a tile.
     """
     table = scratch + scratch_bytes * task
     zero = splat(np.float32(0))
@@ -149,7 +151,8 @@ def fill_row(row, z_real, z_imaginary, w_real, w_imaginary):
     two = splat(np.float32(2))
     aa_real = sub(mul(a_real, a_real), mul(a_imaginary, a_imaginary))
     bb_real = sub(mul(b_real, b_real), mul(b_imaginary, b_imaginary))
-    aa_imaginary, bb_imaginary = mul(two, mul(a_real, a_imaginary)), mul(two, mul(b_real, b_imaginary))
+    aa_imaginary = mul(two, mul(a_real, a_imaginary))
+    bb_imaginary = mul(two, mul(b_real, b_imaginary))
     store(row + 4 * VECTOR_BYTES, add(aa_real, bb_real))
     store(row + 5 * VECTOR_BYTES, add(aa_imaginary, bb_imaginary))
     store(row + 6 * VECTOR_BYTES, sub(bb_imaginary, aa_imaginary))

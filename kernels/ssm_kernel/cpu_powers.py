@@ -7,12 +7,12 @@ number is then known to the last bit, and only its fraction matters.
 import numpy as np
 
 from tristate.kernels.cpu.functions import exp
-from tristate.kernels.cpu.vector import add, fma, jit, mul, neg, splat, sub
+from tristate.kernels.cpu.vector import add, fma, jit, maximum, mul, neg, splat, sub
 
 # 1.5 * 2**23: adding it to |x| < 2**22 rounds x to a whole number.
 _ROUND = np.float32(12582912.0)
-# What stands for zero where exp runs out of exponents.
-_LEAST = np.float32(2.0**-126)
+# A little more than what exp gives where it runs out of exponents: from there on it is zero.
+_LEAST = np.float32(1.00001 * 2.0**-126)
 # cos(2 pi y) = 1 + y**2 * C(y**2) and sin(2 pi y) = y * S(y**2) for |y| <= 1/4; minimax, 3e-9.
 _C1 = np.float32(-19.739208221435547)
 _C2 = np.float32(64.9393539428711)
@@ -56,5 +56,6 @@ def power(rate, turns, rest, k):
     sine = fma(square, sine, splat(_S3))
     sine = fma(square, sine, splat(_S2))
     sine = mul(fma(square, sine, splat(_S1)), y)
-    size = mul(sub(exp(mul(rate, k)), splat(_LEAST)), sign)
+    size = maximum(sub(exp(mul(rate, k)), splat(_LEAST)), splat(np.float32(0)))
+    size = mul(size, sign)
     return mul(size, cosine), mul(size, sine)

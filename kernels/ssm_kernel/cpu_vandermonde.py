@@ -1,13 +1,13 @@
 """Sums of complex powers over states, and over positions, on vectors of 16.
 
-Position ``l`` is ``a * STEPS + j``: ``exp(z l)`` is a factor of the block ``a`` times one of ``STEPS``
-powers, which all blocks share. So no power is made by repeated multiplication, few are made at all,
-and what is left is a small matrix product for each channel, with two multiply-adds for each
-position and state.
+Position ``l`` is ``a * STEPS + j``: ``exp(z l)`` is a factor of the block ``a`` times one of
+``STEPS`` powers, which all blocks share. So no power is made by repeated multiplication, few are
+made at all, and what is left is a small matrix product for each channel, with two multiply-adds for
+each position and state.
 
-Parameters come in planes of float32, ``width`` bytes each, states in lanes: for each channel the rate, the
-turns and their rest for one step, turns and rest for ``STEPS`` steps; for each row and channel the
-real and the imaginary part of a coefficient. Addresses and strides are in bytes.
+Parameters come in planes of float32, ``width`` bytes each, states in lanes: for each channel the
+rate, the turns and their rest for one step, turns and rest for ``STEPS`` steps; for each row and
+channel the real and the imaginary part of a coefficient. Addresses and strides are in bytes.
 """
 
 import numpy as np
@@ -22,6 +22,7 @@ from tristate.kernels.cpu.vector import (
     load_one,
     mul,
     neg,
+    routine,
     splat,
     store,
     store_one,
@@ -35,7 +36,7 @@ STEP_BYTES = 4 * STEPS
 N_PLANES = 5
 
 
-@jit
+@routine
 def fill_factors(planes, width, block, target):
     """``exp(z STEPS block)`` of all states: a plane of real parts and one of imaginary parts."""
     k = splat(np.float32(block))
@@ -46,7 +47,7 @@ def fill_factors(planes, width, block, target):
         store(target + width + n, imaginary)
 
 
-@jit
+@routine
 def store_part(target, value, count, spare):
     """The first ``count`` of 16 lanes."""
     if count >= LANES:
@@ -105,7 +106,7 @@ def evaluate(
                 )  # fmt: skip
 
 
-@jit
+@routine
 def multiply(left, width, table, n_states, out, remaining, spare):
     """``ROWS`` blocks of positions, one behind the other, of which ``remaining`` exist."""
     for j in range(0, min(STEPS, remaining), LANES):
@@ -136,7 +137,7 @@ def multiply(left, width, table, n_states, out, remaining, spare):
 def moments(
     task, n_tasks, planes, x, xr, xd, xl, out, scratch, scratch_bytes, n_rows, dim, width, length
 ):
-    """``S0[r, d, n] = sum_l x[r, d, l] exp(z[d, n] l)``, and ``S1`` with ``l`` times as much of each.
+    """``S0[r, d, n] = sum_l x[r, d, l] exp(z[d, n] l)``, and ``S1`` with ``l`` times each term.
 
     ``out`` has four planes for each row and channel: the parts of ``S0``, then of ``S1``. A task
     takes its share of the channels; its scratch memory holds the shared powers, two planes a

@@ -1,4 +1,4 @@
-"""The sums over states as PyTorch ops: ``tristate::vandermonde``, its transpose, ``tristate::cauchy``.
+"""The sums over states as PyTorch ops: ``vandermonde``, its transpose, ``cauchy``.
 
 The Vandermonde sums are closed under differentiation: the gradients of each are made of both, so
 that they can be differentiated as often as one likes. Complex gradients are PyTorch's: that of
@@ -72,9 +72,7 @@ def _(coefficient: Tensor, nodes: Tensor, poles: Tensor) -> Tensor:
 
 
 @cauchy_backward.register_fake
-def _(
-    grad: Tensor, coefficient: Tensor, nodes: Tensor, poles: Tensor
-) -> tuple[Tensor, Tensor]:
+def _(grad: Tensor, coefficient: Tensor, nodes: Tensor, poles: Tensor) -> tuple[Tensor, Tensor]:
     return coefficient.new_empty(coefficient.shape), poles.new_empty(poles.shape)
 
 
