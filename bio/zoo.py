@@ -22,7 +22,12 @@ ZOO = Variants(
         "dna_bimamba_micro": _micro("bimamba", n_layers=4),
         # Windows of one length around a site.
         "dna_bimamba_micro_site": _micro(
-            "bimamba", n_layers=2, motif_width=9, max_length=80, global_pool="place"
+            "bimamba",
+            n_layers=2,
+            motif_width=9,
+            letter_skip=True,
+            max_length=80,
+            global_pool="place",
         ),
     },
 )

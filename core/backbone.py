@@ -76,10 +76,14 @@ class Backbone(nn.Module):
                 last = places.where(real[..., 0], -1).amax(1)
                 return x[torch.arange(len(x), device=x.device), last]
 
+    def encode(self, x: Tensor, seq_idx: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """All tokens after the last norm, ``(B, L, d_model)``, and their own ``seq_idx (B, L)``."""
+        tokens, seq_idx = self.embed(x, seq_idx)
+        return self.stack(tokens, seq_idx=seq_idx), seq_idx
+
     def forward_features(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """All tokens after the last norm, ``(B, L, d_model)``."""
-        tokens, seq_idx = self.embed(x, seq_idx)
-        return self.stack(tokens, seq_idx=seq_idx)
+        return self.encode(x, seq_idx)[0]
 
     def forward_head(
         self, x: Tensor, pre_logits: bool = False, seq_idx: Tensor | None = None
@@ -90,8 +94,8 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """Logits ``(B, num_classes)``; with ``seq_idx``, padding changes none of them."""
-        tokens, seq_idx = self.embed(x, seq_idx)
-        return self.forward_head(self.stack(tokens, seq_idx=seq_idx), seq_idx=seq_idx)
+        tokens, seq_idx = self.encode(x, seq_idx)
+        return self.forward_head(tokens, seq_idx=seq_idx)
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer, or an identity where there are no classes."""

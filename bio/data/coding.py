@@ -23,6 +23,7 @@ class CodingWindows(LabelledWindows):
         path: an annotated genome as GenBank keeps it, plain or compressed, of some contigs.
         length: of a window, in bases.
         val_share: share of the training windows that is set aside to validate on.
+        misread: share of the training windows' bases that are replaced at random, anew each epoch.
         batch_size: windows of a batch.
         workers: processes that prepare batches; none are needed.
         seed: root of all that is random; None takes the run's global seed.
@@ -40,6 +41,7 @@ class CodingWindows(LabelledWindows):
         path: str,
         length: int = 200,
         val_share: float = 0.1,
+        misread: float = 0.0,
         batch_size: int = 64,
         workers: int = 0,
         seed: int | None = None,
@@ -54,6 +56,7 @@ class CodingWindows(LabelledWindows):
             path,
             val_share=val_share,
             both_strands=True,
+            misread=misread,
             batch_size=batch_size,
             workers=workers,
             seed=seed,

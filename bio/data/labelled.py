@@ -12,6 +12,7 @@ from tristate.bio.data.bed import Interval, read_bed
 from tristate.bio.data.complement import reverse_complement_ids
 from tristate.bio.data.fasta import Genome
 from tristate.bio.data.genome_windows import token_facts
+from tristate.bio.data.misread import Misread
 from tristate.bio.data.sources import NamedWindows
 from tristate.bio.data.tokenize import CharacterTokenizer, caduceus_tokenizer
 from tristate.bio.data.tsv import Labelled, read_tsv
@@ -86,6 +87,7 @@ class LabelledWindows(DataModule):
         max_length: cut longer windows at their end; None keeps them.
         both_strands: read every other training window on the other strand: for classes that do not
             depend on it.
+        misread: share of the training windows' bases that are replaced at random, anew each epoch.
         batch_size: windows of a batch.
         workers: processes that prepare batches; none are needed.
         seed: root of all that is random; None takes the run's global seed.
@@ -108,6 +110,7 @@ class LabelledWindows(DataModule):
         group: str | None = None,
         max_length: int | None = None,
         both_strands: bool = False,
+        misread: float = 0.0,
         batch_size: int = 64,
         workers: int = 0,
         seed: int | None = None,
@@ -119,6 +122,8 @@ class LabelledWindows(DataModule):
             raise ValueError(f"val_share is a share between 0 and 1, got {val_share}")
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
+        if not 0 <= misread <= 1:
+            raise ValueError(f"misread is a share between 0 and 1, got {misread}")
         if (predict_fasta is None) != (predict_bed is None):
             raise ValueError(
                 "predict_fasta and predict_bed go together, "
@@ -126,6 +131,7 @@ class LabelledWindows(DataModule):
             )
         self.train, self.test, self.val = train, test, val
         self.val_share, self.max_length, self.both_strands = val_share, max_length, both_strands
+        self.misread = misread
         self.predict_fasta, self.predict_bed = predict_fasta, predict_bed
         self.tokenizer = caduceus_tokenizer()
         self.group = group
@@ -163,8 +169,11 @@ class LabelledWindows(DataModule):
                     f"{self.train} cannot be parted with val_share {self.val_share}: name a table "
                     "to validate on (val), or a column of smaller groups (group)"
                 )
+        source = self.training_source(train)
+        if self.misread:
+            source = Misread(source, self.misread, self.tokenizer.base_ids)
         self.parts = {
-            "train": self.training_source(train),
+            "train": source,
             "val": LabelledIds(*self.encode(val, self.val or self.train), self.tokenizer),
             "test": LabelledIds(*self.encode(self.read("test"), self.test), self.tokenizer),
         }

@@ -24,6 +24,7 @@ class SpliceSites(LabelledWindows):
     Args:
         fresh_decoys: draw the training decoys anew for each epoch, from the training genes.
         val_share: share of the training windows that is set aside to validate on, gene by gene.
+        misread: share of the training windows' bases that are replaced at random, anew each epoch.
         batch_size: windows of a batch.
         workers: processes that prepare batches; none are needed.
         seed: root of all that is random; None takes the run's global seed.
@@ -39,6 +40,7 @@ class SpliceSites(LabelledWindows):
         self,
         fresh_decoys: bool = True,
         val_share: float = 0.1,
+        misread: float = 0.0,
         batch_size: int = 64,
         workers: int = 0,
         seed: int | None = None,
@@ -50,6 +52,7 @@ class SpliceSites(LabelledWindows):
             str(EMBEDDED / "test.tsv.gz"),
             val_share=val_share,
             group="gene",
+            misread=misread,
             batch_size=batch_size,
             workers=workers,
             seed=seed,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tristate.bio.data.tokenize import CharacterTokenizer
 from tristate.bio.models.kmers import KmerEmbedding
-from tristate.bio.models.motifs import MotifConv
+from tristate.bio.models.motifs import LetterSkip, MotifConv
 from tristate.core.backbone import POOLS, Backbone, rescale_outputs
 from tristate.core.mixer import Mixer
 from tristate.core.plain import plain_stack
@@ -26,12 +26,14 @@ class DNA(Backbone):
         num_classes: outputs of the head: ``vocab_size`` for a language model; 0 for none.
         global_pool: ``"avg"``, ``"max"``, ``"last"``, ``""`` (every letter) or ``"place"``: a sum
             weighted by position and channel, for windows of one length aligned on a site.
-        max_length: length of the windows, which ``"place"`` needs; the others take any.
+        max_length: length of the windows, which ``"place"`` and ``letter_skip`` need.
         d_model: width of the tokens.
         n_layers: blocks.
         kmers: also embed the last k letters, see :class:`KmerEmbedding`.
         motif_width: letters that a convolution in front of the blocks sees; None for none. It
             looks ahead.
+        letter_skip: add a vector for each letter at each position behind the blocks, zeros at
+            first: a linear way past them, for windows of one length.
         mixer: name in :data:`tristate.core.mixers.MIXERS`.
         mixer_args: its arguments beside ``d_model``.
         norm: ``"rms"`` or ``"layer"``.
@@ -41,8 +43,8 @@ class DNA(Backbone):
         drop_path_rate: stochastic depth, from 0 at the first block to this at the last.
 
     Raises:
-        ValueError: an argument is out of range, or ``"place"`` is asked for without
-            ``max_length``.
+        ValueError: an argument is out of range, or ``"place"`` or ``letter_skip`` is asked for
+            without ``max_length``.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class DNA(Backbone):
         n_layers: int = 4,
         kmers: tuple[int, ...] | list[int] = (),
         motif_width: int | None = None,
+        letter_skip: bool = False,
         mixer: str = "mamba",
         mixer_args: dict[str, Any] | None = None,
         norm: Literal["rms", "layer"] = "rms",
@@ -63,8 +66,9 @@ class DNA(Backbone):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        if global_pool == "place" and not max_length:
-            raise ValueError('global_pool "place" needs max_length, the length of the windows')
+        if (global_pool == "place" or letter_skip) and not max_length:
+            asked = 'global_pool "place"' if global_pool == "place" else "letter_skip"
+            raise ValueError(f"{asked} needs max_length, the length of the windows")
         stack = plain_stack(
             d_model,
             n_layers,
@@ -85,6 +89,9 @@ class DNA(Backbone):
         )
         self.embedding = KmerEmbedding(d_model, vocab_size=vocab_size, kmers=kmers)
         self.motifs = MotifConv(d_model, motif_width) if motif_width is not None else None
+        self.skip = None
+        if letter_skip and max_length:
+            self.skip = LetterSkip(max_length, vocab_size, d_model)
         self.places: nn.Parameter | None = None
         if global_pool == "place" and max_length:
             # The mean at first.
@@ -106,6 +113,11 @@ class DNA(Backbone):
         """Tokens ``(B, L, d_model)`` of ids ``(B, L)``, and ``seq_idx`` as it came."""
         tokens = self.embedding(x, seq_idx)
         return tokens if self.motifs is None else self.motifs(tokens, seq_idx), seq_idx
+
+    def encode(self, x: Tensor, seq_idx: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """All tokens after the last norm, ``(B, L, d_model)``, and ``seq_idx`` as it came."""
+        tokens, seq_idx = super().encode(x, seq_idx)
+        return tokens if self.skip is None else tokens + self.skip(x), seq_idx
 
     def pool(self, x: Tensor, seq_idx: Tensor | None = None) -> Tensor:
         """One vector ``(B, d_model)`` from ``(B, L, d_model)``, or all of them for ``""``."""

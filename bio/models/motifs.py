@@ -1,5 +1,6 @@
-"""Short motifs: a convolution over embedded letters."""
+"""Short motifs: a convolution over embedded letters; letters that count by where they stand."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -25,3 +26,31 @@ class MotifConv(nn.Module):
         if seq_idx is not None:
             x = x.where((seq_idx >= 0)[..., None], 0)
         return x + nn.functional.silu(self.conv(x.mT)).mT
+
+
+class LetterSkip(nn.Module):
+    """A vector for each letter at each position, zeros at first.
+
+    What a position weight matrix is for a score: pooled and mapped, it is one for each class.
+
+    Args:
+        max_length: length of the windows.
+        vocab_size: ids are below it.
+        d_model: width.
+
+    Source: Stormo et al. 1982, https://doi.org/10.1093/nar/10.9.2997, for weights by position.
+    """
+
+    def __init__(self, max_length: int, vocab_size: int, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(max_length, vocab_size, d_model))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``(B, L, d_model)`` of ids ``(B, L)``.
+
+        Raises:
+            ValueError: the windows have another length.
+        """
+        if ids.shape[1] != len(self.weight):
+            raise ValueError(f"wanted windows of {len(self.weight)} letters, got {ids.shape[1]}")
+        return self.weight[torch.arange(ids.shape[1], device=ids.device), ids]

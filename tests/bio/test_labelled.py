@@ -210,6 +210,29 @@ def test_splice_prediction_wants_80_bases(write):
         bad.predict_dataloader()
 
 
+def test_some_training_letters_are_misread(write):
+    rows = "".join(f"{label}\t{'ACGTN' * 40}\t{i}\n" for i in range(20) for label in "xy")
+    path = write("a.tsv", HEAD + rows)
+    data = LabelledWindows(path, path, group="gene", misread=0.3, seed=0)
+    data.setup("fit")
+    plain = data.parts["val"].batch(torch.arange(2), torch.Generator())[0]
+    truth = data.tokenizer.encode_batch(["ACGTN" * 40])
+    assert (plain == truth).all()
+    source, order = data.parts["train"], torch.arange(len(data.parts["train"]))
+    ids, _ = source.batch(order, torch.Generator().manual_seed(0))
+    again, _ = source.batch(order, torch.Generator().manual_seed(0))
+    other, _ = source.batch(order, torch.Generator().manual_seed(1))
+    assert (ids == again).all() and (ids != other).any()
+    known = truth != truth[0, 4]
+    assert ((ids == truth) | known).all(), "N stays N"
+    assert set(ids.unique().tolist()) == set(truth.unique().tolist())
+    # A quarter of what is drawn is the letter that was there; 5,760 draws, 5 deviations.
+    wrong = (ids != truth)[:, known[0]].double().mean().item()
+    assert abs(wrong - 0.3 * 0.75) < 0.028
+    with pytest.raises(ValueError, match="misread is a share"):
+        LabelledWindows(path, path, misread=1.5)
+
+
 def test_genes_on_the_other_strand(tmp_path):
     intron = "GT" + "A" * 56 + "AG"
     gene = "C" * 50 + "ATG" + intron + "TTTTAA" + "C" * 50

@@ -51,9 +51,9 @@ def test_only_causal_models_say_so(name):
     # Weights as after training: at the start the k-mers' tables are near 0.
     for table in model.embedding.tables:
         torch.nn.init.normal_(table.weight)
-    ids = bases(1, 60)
+    ids = bases(1, 80)
     other = ids.clone()
-    other[:, 40:] = bases(1, 20, seed=1)
+    other[:, 40:] = bases(1, 40, seed=1)
     same = torch.allclose(model(ids)[:, :40], model(other)[:, :40], atol=1e-6)
     assert same == model.causal
 
@@ -96,6 +96,24 @@ def test_windows_around_a_site_have_one_length():
         model(bases(1, 79))
     with pytest.raises(ValueError, match="needs max_length"):
         make("dna_mamba_micro", global_pool="place")
+    with pytest.raises(ValueError, match="letter_skip needs max_length"):
+        make("dna_mamba_micro", letter_skip=True)
+
+
+def test_letters_go_past_the_blocks_by_their_place():
+    ids = bases(2, 6)
+    with_skip = make("dna_bimamba_micro", letter_skip=True, max_length=6)
+    model = make("dna_bimamba_micro")
+    model.load_state_dict(with_skip.state_dict(), strict=False)
+    before = model.forward_features(ids)
+    torch.testing.assert_close(with_skip.forward_features(ids), before, rtol=0, atol=0)
+    with torch.no_grad():
+        with_skip.skip.weight[3, ids[0, 3]] = 1.0
+    moved = (with_skip.forward_features(ids) - before).abs().sum(-1) > 0.5
+    assert moved[0].tolist() == [False, False, False, True, False, False]
+    assert moved[1].tolist() == [False] * 3 + [bool(ids[0, 3] == ids[1, 3])] + [False] * 2
+    with pytest.raises(ValueError, match="wanted windows of 6 letters, got 5"):
+        with_skip(ids[:, :5])
     with pytest.raises(ValueError, match="width is odd"):
         make("dna_mamba_micro", motif_width=4)
 
