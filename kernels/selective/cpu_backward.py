@@ -16,30 +16,24 @@ Addresses and strides are as in :mod:`tristate.kernels.selective.cpu_forward`.
 
 import numpy as np
 
-from tristate.kernels.cpu.functions import LN_2, exp2, sigmoid, silu, silu_slope
-from tristate.kernels.cpu.tiles import (
-    down_columns,
-    load_tile,
-    positions,
-    store_lanes,
-    store_tile,
-)
+from tristate.kernels.cpu.tiles import down_columns, load_tile, positions, store_lanes
 from tristate.kernels.cpu.vector import (
     LANES,
     VECTOR_BYTES,
-    add,
-    fma,
     jit,
     load,
     load_int,
-    load_one,
-    mul,
-    routine,
     splat,
     store,
     store_int,
-    store_one,
-    sum_lanes,
+)
+from tristate.kernels.selective.cpu_backward_tile import (
+    after_states,
+    before_states,
+    clear,
+    put,
+    run_states,
+    write_sums,
 )
 from tristate.kernels.selective.cpu_forward import (
     ROWS,
@@ -53,133 +47,6 @@ from tristate.kernels.selective.cpu_forward import (
     share,
     store_states,
 )
-
-
-@jit
-def _add_to(place, value):
-    store(place, add(load(place), value))
-
-
-@routine
-def _run_states(
-    n_states, A, checkpoint, dstates, dt, x, y, g, ddt, dx, befores, decays, B, C, B_lanes, C_lanes,
-    dA, dB_lanes, dC_lanes, dB_sums, dC_sums, constant, bounds, runs, fresh,
-):  # fmt: skip
-    """Run each state forwards and its gradient back; sums go where the last arguments say."""
-    zero = splat(np.float32(0))
-    for n in range(n_states):
-        at = VECTOR_BYTES * n
-        rate, h = load(A + at), load(checkpoint + at)
-        dB, dC = dB_sums + n * ROWS, dC_sums + n * ROWS
-        dA_sum, dB_sum, dC_sum = zero, zero, zero
-        for run in range(runs):
-            if fresh or run > 0:
-                h = zero
-            for i in range(load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4)):
-                row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
-                weight_in, weight_out = splat(load_one(B + place)), splat(load_one(C + place))
-                if constant:
-                    weight_in = mul(weight_in, load(B_lanes + at))
-                a = exp2(mul(load(dt + row), rate))
-                store(befores + row, h)
-                store(decays + row, a)
-                h = fma(a, h, mul(load(x + row), weight_in))
-                leaving = mul(load(g + row), h)
-                if constant:
-                    dC_sum = fma(leaving, weight_out, dC_sum)
-                    leaving = mul(leaving, load(C_lanes + at))
-                    weight_out = mul(weight_out, load(C_lanes + at))
-                store(y + row, fma(weight_out, h, load(y + row)))
-                _add_to(dC + row, leaving)
-        dh = load(dstates + at)
-        for run in range(runs - 1, -1, -1):
-            for i in range(load_int(bounds + 4 * run + 4) - 1, load_int(bounds + 4 * run) - 1, -1):
-                row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
-                weight_in, weight_out = splat(load_one(B + place)), splat(load_one(C + place))
-                entering = load(x + row)
-                if constant:
-                    weight_out = mul(weight_out, load(C_lanes + at))
-                dh = fma(load(g + row), weight_out, dh)
-                if constant:
-                    dB_sum = fma(mul(dh, entering), weight_in, dB_sum)
-                    weight_in = mul(weight_in, load(B_lanes + at))
-                    entering = mul(entering, load(B_lanes + at))
-                store(dx + row, fma(dh, weight_in, load(dx + row)))
-                store(dB + row, fma(dh, entering, load(dB + row)))
-                dh = mul(dh, load(decays + row))
-                through = mul(dh, load(befores + row))
-                store(ddt + row, fma(through, rate, load(ddt + row)))
-                dA_sum = fma(through, load(dt + row), dA_sum)
-            if fresh or run > 0:
-                dh = zero
-        store(dstates + at, dh)
-        _add_to(dA + at, dA_sum)
-        if constant:
-            _add_to(dB_lanes + at, dB_sum)
-            _add_to(dC_lanes + at, dC_sum)
-
-
-@routine
-def _clear(rows, n_states):
-    """Set the sums of all states to zero."""
-    for row in range(rows, rows + n_states * ROWS, VECTOR_BYTES):
-        store(row, splat(np.float32(0)))
-
-
-@routine
-def _write_sums(rows, target, step_n, step_t, n_states, tile, count):
-    """Write the sums across lanes, the gradient of one group's B or C at a tile's positions."""
-    for n in range(n_states):
-        for i in range(count):
-            total = sum_lanes(load(rows + n * ROWS + VECTOR_BYTES * i))
-            store_one(target + n * step_n + load_int(tile + 4 * i) * step_t, total)
-
-
-@routine
-def _before_states(dout, z, u, g, y, ddt, dx, count, skip, gated):
-    """The gradient ``g`` of ``y`` from that of the output; start the sums over states."""
-    zero = splat(np.float32(0))
-    for i in range(count):
-        row = VECTOR_BYTES * i
-        grad = load(dout + row)
-        if gated:
-            grad = mul(grad, silu(load(z + row)))
-        store(g + row, grad)
-        store(y + row, mul(skip, load(u + row)))
-        store(ddt + row, zero)
-        store(dx + row, zero)
-
-
-@routine
-def _after_states(
-    delta, u, z, dout, dt, y, g, ddt, dx, count, skip, shift, with_softplus, gated, totals
-):
-    """Turn ``u``, ``delta`` and ``z`` into their gradients; add to those of D and the bias."""
-    dD, dbias = load(totals), load(totals + VECTOR_BYTES)
-    for i in range(count):
-        row = VECTOR_BYTES * i
-        value, grad, dx_row = load(u + row), load(g + row), load(dx + row)
-        step = fma(load(ddt + row), splat(LN_2), mul(dx_row, value))
-        if with_softplus:
-            step = mul(step, sigmoid(add(load(delta + row), shift)))
-        dD, dbias = fma(grad, value, dD), add(dbias, step)
-        store(u + row, fma(dx_row, load(dt + row), mul(grad, skip)))
-        store(delta + row, step)
-        if gated:
-            slope = silu_slope(load(z + row))
-            store(z + row, mul(mul(load(dout + row), load(y + row)), slope))
-    store(totals, dD)
-    store(totals + VECTOR_BYTES, dbias)
-
-
-@routine
-def _put(rows, kind, place, step_d, step_t, tile, count, n_lanes, adds, before):
-    """Store rows, or add them to what lies there, which is read into the rows ``before``."""
-    if adds:
-        load_tile(kind, place, step_d, step_t, tile, count, n_lanes, before)
-        for i in range(count):
-            _add_to(rows + VECTOR_BYTES * i, load(before + VECTOR_BYTES * i))
-    store_tile(kind, rows, place, step_d, step_t, tile, count, n_lanes)
 
 
 @jit
@@ -261,7 +128,7 @@ def backward(
                 group, d, n_lanes = channels(block, group_size)
                 group_starts = block == first_block or channels(block - 1, group_size)[0] != group
                 if group_starts:
-                    _clear(dB_sums, 2 * n_states)
+                    clear(dB_sums, 2 * n_states)
                     if B_constant == 0:
                         source = B + b * B_b + group * B_g
                         gather_weights(source, B_n, B_t, n_states, tile, count, B_tile)
@@ -280,45 +147,45 @@ def backward(
                 skip = load(per_channel + 2 * VECTOR_BYTES * block)
                 shift = load(per_channel + 2 * VECTOR_BYTES * block + VECTOR_BYTES)
                 prepare(delta_rows, u_rows, dt, x, count, shift, with_softplus)
-                _before_states(dout_rows, z_rows, u_rows, g, y, ddt, dx, count, skip, z != 0)
+                before_states(dout_rows, z_rows, u_rows, g, y, ddt, dx, count, skip, z != 0)
 
                 at = block * block_bytes
                 checkpoint = checkpoints + ((b * n_tiles + k) * n_blocks + block) * block_bytes
                 if constant:
-                    _run_states(
+                    run_states(
                         n_states, rates + at, checkpoint, dstates + at, dt, x, y, g, ddt, dx,
                         befores, decays, B_tile, C_tile, B_rows + at, C_rows + at, dA_lanes + at,
                         dB_lanes + at, dC_lanes + at, dB_sums, dC_sums, True, bounds, runs, fresh,
                     )  # fmt: skip
                 else:
-                    _run_states(
+                    run_states(
                         n_states, rates + at, checkpoint, dstates + at, dt, x, y, g, ddt, dx,
                         befores, decays, B_tile, C_tile, 0, 0, dA_lanes + at,
                         0, 0, dB_sums, dC_sums, False, bounds, runs, fresh,
                     )  # fmt: skip
 
-                _after_states(
+                after_states(
                     delta_rows, u_rows, z_rows, dout_rows, dt, y, g, ddt, dx, count, skip, shift,
                     with_softplus, z != 0, totals + 2 * VECTOR_BYTES * block,
                 )  # fmt: skip
                 place = du + b * du_b + d * du_d
-                _put(u_rows, du_kind, place, du_d, du_t, tile, count, n_lanes, du_adds, g)
+                put(u_rows, du_kind, place, du_d, du_t, tile, count, n_lanes, du_adds, g)
                 place = ddelta + b * ddelta_b + d * ddelta_d
-                _put(
+                put(
                     delta_rows, ddelta_kind, place, ddelta_d, ddelta_t, tile, count, n_lanes,
                     ddelta_adds, g,
                 )  # fmt: skip
                 if z != 0:
                     place = dz + b * dz_b + d * dz_d
-                    _put(z_rows, dz_kind, place, dz_d, dz_t, tile, count, n_lanes, dz_adds, g)
+                    put(z_rows, dz_kind, place, dz_d, dz_t, tile, count, n_lanes, dz_adds, g)
 
                 if block == end_block - 1 or channels(block + 1, group_size)[0] != group:
                     if B_constant == 0:
                         target = dB_own + group * dB_g
-                        _write_sums(dB_sums, target, dB_n, dB_t, n_states, tile, count)
+                        write_sums(dB_sums, target, dB_n, dB_t, n_states, tile, count)
                     if C_constant == 0:
                         target = dC_own + group * dC_g
-                        _write_sums(dC_sums, target, dC_n, dC_t, n_states, tile, count)
+                        write_sums(dC_sums, target, dC_n, dC_t, n_states, tile, count)
 
         if dinitial != 0:
             store_states(
