@@ -39,6 +39,8 @@ CASES = Registry(
     "op to measure",
     {
         "selective_scan": "tristate.recipes.bench.selective:cases",
+        "bidirectional_selective_scan": "tristate.recipes.bench.cross:sequences",
+        "selective_scan_2d": "tristate.recipes.bench.cross:maps",
         "linear_scan": "tristate.recipes.bench.linear:cases",
         "causal_conv1d": "tristate.recipes.bench.conv:cases",
         "add_norm": "tristate.recipes.bench.norm:cases",
