@@ -42,8 +42,8 @@ def gated_delta_rule(
             step ``n t + j`` is the ``j``-th of token ``t``.
         v: values, ``(B, n L, H, V)``.
         beta: how much is corrected, ``(B, n L, H)``, or ``(B, n L, H, V)`` by value channel.
-        g: logarithm of the decay before a token's corrections, ``(B, L, H)``, or ``(B, L, H, K)`` by
-            key channel; none when absent.
+        g: logarithm of the decay before a token's corrections, ``(B, L, H)``, or by key channel
+            ``(B, L, H, K)``; none when absent.
         scale: of the output; ``K ** -0.5`` when absent.
         initial_state: ``(B, H, K, V)``; zeros when absent. It enters the first segment.
         seq_idx: segment of each token, ``(B, L)`` integers. Where it changes the state starts from
@@ -66,7 +66,7 @@ def gated_delta_rule(
     https://github.com/fla-org/flash-linear-attention.
     """
     _check(q, k, v, beta, g, initial_state, seq_idx)
-    scale = q.shape[3] ** -0.5 if scale is None else float(scale)
+    factor = q.shape[3] ** -0.5 if scale is None else float(scale)
     inputs = (q, k, v, beta, g, initial_state)
     # float32 is not enough for an input in float64, whichever it is.
     exact = any(x is not None and x.dtype == torch.float64 for x in inputs)
@@ -78,9 +78,9 @@ def gated_delta_rule(
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        return ops.forward(*inputs, seq_idx, scale, reverse, keep)[:2]
+        return ops.forward(*inputs, seq_idx, factor, reverse, keep)[:2]
     plain = chunked if backend == "auto" and is_free() else reference
-    return plain.gated_delta_rule(*inputs, seq_idx, scale, reverse)
+    return plain.gated_delta_rule(*inputs, seq_idx, factor, reverse)
 
 
 def _check(

@@ -38,10 +38,9 @@ def gated_delta_rule(
 ) -> tuple[Tensor, Tensor]:
     """What :func:`tristate.kernels.delta.reference.gated_delta_rule` computes.
 
-    Args:
-        chunk_size: steps of a chunk, of all the steps of a product. A decay by key channel takes a
-            number for each pair of steps and channel, and a rate by value channel a system for each
-            channel: both want small chunks.
+    ``chunk_size`` counts steps, all those of a product. A decay by key channel takes a number for
+    each pair of steps and channel, and a rate by value channel a system for each channel: both want
+    small chunks.
     """
     exact = exact_dtype(q, k, v, beta, g, initial_state)
     batch, length, heads, d_key = q.shape
@@ -117,9 +116,9 @@ def gated_delta_rule(
 def _segments(
     seq_idx: Tensor | None, batch: int, length: int, reverse: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The number of each position's segment, ``(B, L)`` from 0 in the order of reading, and if real.
+    """Each position's segment by number, from 0 in the order of reading, and whether it is real.
 
-    Padding belongs to the segment before it.
+    Both are ``(B, L)``; padding belongs to the segment before it.
     """
     if seq_idx is None:
         zeros = torch.zeros(batch, length, dtype=torch.int64, device=device)
@@ -133,7 +132,7 @@ def _segments(
 
 
 def _products(left: Tensor, right: Tensor, sums: Tensor, mask: Tensor, every: int = 1) -> Tensor:
-    """``left_i^T P_ij right_j`` where ``mask``, else 0; ``left`` has one for each ``every`` steps."""
+    """``left_i^T P_ij right_j`` where ``mask``, else 0; one ``left`` for ``every`` steps."""
     rows = slice(every - 1, None, every)
     mask, sums_left = mask[..., rows, :], sums[..., rows, :]
     # Above the diagonal a difference may be large: it is not to become an infinity.

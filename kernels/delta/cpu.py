@@ -44,7 +44,9 @@ def _readable(
     if not q.dtype == k.dtype == v.dtype:
         q, k, v = q.float(), k.float(), v.float()
     return _Inputs(
-        *(_side_by_side(x) for x in (q, k, v)),
+        _side_by_side(q),
+        _side_by_side(k),
+        _side_by_side(v),
         _by_channel(beta),
         None if g is None else _by_channel(g),
         None if initial_state is None else initial_state.float().contiguous(),

@@ -111,9 +111,7 @@ def _back(
     written = product(state, n_rows, xs + value_size * (end * n - 1))
     sum_ = load(total)
     if with_decay:
-        sum_ = fma(
-            load(reads + size * (end - 1)), load(dqs + VECTOR_BYTES * (end - 1)), sum_
-        )
+        sum_ = fma(load(reads + size * (end - 1)), load(dqs + VECTOR_BYTES * (end - 1)), sum_)
     for i in range(end - 1, first - 1, -1):
         before = max(i - 1, first)
         for j in range(n - 1, -1, -1):

@@ -68,13 +68,14 @@ LINES = VECTOR_BYTES // 4
 
 @jit
 def advance(kind, decays, reads, state, n_rows, decay, entering_rows, x, read_rows, next_rows):
-    """``S = decay S + rows x``; then the products ``read_rows . S``, if wanted, and ``next_rows . S``.
+    """``S = decay S + rows x``; then the products ``read_rows . S`` and ``next_rows . S``.
 
     Args:
         kind: ``BY_ROW`` or ``BY_LANE``, how ``decay`` is given; known when compiled.
         decays: whether it decays.
         reads: whether the first product is wanted; zeros if not.
-        state: address of the rows; an even number of them, ``n_rows``.
+        state: address of the rows.
+        n_rows: how many; an even number.
         decay: address of a number for each row, or of lanes.
         entering_rows: address of the numbers by which ``x``, lanes, enters each row.
         x: what enters.
@@ -82,13 +83,9 @@ def advance(kind, decays, reads, state, n_rows, decay, entering_rows, x, read_ro
         next_rows: address of those in the second one.
     """
     if decays and reads:
-        return _advance(
-            kind, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows
-        )
+        return _advance(kind, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
     if decays:
-        return _advance(
-            kind, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows
-        )
+        return _advance(kind, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
     if reads:
         return _advance(0, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
     return _advance(0, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
@@ -128,9 +125,7 @@ def retreat(kind, decays, adds, state, n_rows, decay, leaving_rows, x, added_row
     The transpose of :func:`advance`, with arguments like its own.
     """
     if decays and adds:
-        return _retreat(
-            kind, True, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows
-        )
+        return _retreat(kind, True, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows)
     if decays:
         return _retreat(
             kind, False, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows

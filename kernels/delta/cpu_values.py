@@ -133,9 +133,7 @@ def backward(
         find_segments(n_tiles, length, line, seq_t, tile, bounds, segments)
         for part in range(n_tiles - 1, -1, -1):
             segment, end = load_int(segments + 4 * part), min(length, (part + 1) * TILE)
-            count, runs, fresh, _ = positions(
-                part * TILE, end, line, seq_t, segment, tile, bounds
-            )
+            count, runs, fresh, _ = positions(part * TILE, end, line, seq_t, segment, tile, bounds)
             load_keys(
                 kind, n, d_key, load_one(scale), q + b * q_b + h * q_h, q_t,
                 k + b * k_b + h * k_h, k_t, k_s, g + b * g_b + h * g_h, g_t, by_key,

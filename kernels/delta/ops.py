@@ -135,9 +135,7 @@ def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     def meaning(
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return reference.gated_delta_rule(
-            q, k, v, beta, g, state, seq_idx, ctx.scale, ctx.reverse
-        )
+        return reference.gated_delta_rule(q, k, v, beta, g, state, seq_idx, ctx.scale, ctx.reverse)
 
     grads, of_inputs = double_backward.gradients(meaning, inputs, (grad_out, grad_last), cotangents)
     return *grads, *of_inputs, None, None, None, None

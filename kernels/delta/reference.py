@@ -7,8 +7,8 @@ A head's state is a matrix ``S (K, V)`` that maps keys to values. At each token 
     S = S + k (beta (v - k^T S))^T        (n times, each with its own k, v and beta)
     o = scale q^T S
 
-One correction multiplies ``S`` by ``I - beta k k^T``: for ``|k| = 1`` it erases the part ``beta`` of
-what lies under ``k``, and reflects it (a Householder step) where ``beta = 2``. Where ``seq_idx``
+One correction multiplies ``S`` by ``I - beta k k^T``: for ``|k| = 1`` it erases the part ``beta``
+of what lies under ``k``, and reflects it (a Householder step) where ``beta = 2``. Where ``seq_idx``
 changes from one real position to the next, ``S`` is 0 before the token; at padding (``seq_idx <
 0``) it passes unchanged and the output is 0.
 

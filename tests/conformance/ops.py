@@ -100,31 +100,28 @@ def _delta_rule(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _gated_delta_rule(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    from tristate.kernels.delta import chunked, gated_delta_rule
+    from tristate.kernels.delta import chunked
 
-    results = _delta_product(golden, inputs, gated_delta_rule, scale=None)
+    results = _by_delta_rule(inputs)
     if "output.y_chunk" not in golden.tensors:
         return results
-
-    def by_chunk(q: Tensor, k: Tensor, v: Tensor, *, scale: None, **rest: Tensor) -> Any:
-        others = (rest.get(name) for name in ("beta", "g", "initial_state"))
-        return chunked.gated_delta_rule(q, k, v, *others, None, q.shape[3] ** -0.5, False, 16)
-
-    by_chunks = _delta_product(golden, inputs, by_chunk, scale=None)
-    return results | {"y_chunk": by_chunks["y"], "state_chunk": by_chunks["final_state"]}
+    q, k, v, beta = (inputs[name] for name in ("q", "k", "v", "beta"))
+    y, state = chunked.gated_delta_rule(
+        q, k, v, beta, inputs.get("g"), inputs.get("h0"), None, q.shape[3] ** -0.5, False, 16
+    )
+    return results | {"y_chunk": y, "state_chunk": state}
 
 
-def _delta_product(
-    golden: Golden,
-    inputs: dict[str, Tensor],
-    rule: Callable[..., Any] | None = None,
-    scale: float | None = 1.0,  # the original's reference of a product doesn't scale
-) -> dict[str, Tensor]:
+def _delta_product(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return _by_delta_rule(inputs, scale=1.0)  # as the original's reference, which doesn't scale
+
+
+def _by_delta_rule(inputs: dict[str, Tensor], **options: float) -> dict[str, Tensor]:
     from tristate.kernels.delta import gated_delta_rule
 
-    named = {"initial_state" if k == "h0" else k: x for k, x in inputs.items()}
-    out, state = (rule or gated_delta_rule)(**named, scale=scale)
-    return {"y": out, "final_state": state}
+    named: dict[str, Any] = {"initial_state" if k == "h0" else k: x for k, x in inputs.items()}
+    y, state = gated_delta_rule(**named, **options)
+    return {"y": y, "final_state": state}
 
 
 OPS: dict[str, Adapter] = {
