@@ -42,8 +42,8 @@ def long_conv(
 
     Returns:
         ``(B, D, *grid)``, or ``(B, C, D, *grid)``, in the dtype of ``x``; computed in float32 at
-        least. Memory beyond inputs and outputs is a constant, or four padded channels where those
-        are longer.
+        least. Memory beyond inputs and outputs is that of the kernel some times, and of blocks of
+        2 MB, or of four padded channels where those are longer.
 
     Raises:
         ValueError: the shapes disagree, an origin is no tap, or the backend can't run this.
@@ -90,6 +90,8 @@ def _check(x: Tensor, kernel: Tensor, D: Tensor | None, origin: Sequence[int]) -
     n_axes = x.dim() - 2
     if n_axes not in (1, 2, 3):
         raise ValueError(f"x must be (B, D, *grid) with one to three axes, got {tuple(x.shape)}")
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x must have at least one position on each axis, got {tuple(x.shape)}")
     outer = kernel.shape[:-n_axes]
     if len(outer) not in (1, 2) or outer[-1] != x.shape[1] or 0 in kernel.shape[-n_axes:]:
         raise ValueError(
