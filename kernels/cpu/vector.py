@@ -174,6 +174,15 @@ def _negate_firsts(builder: Any, x: Any) -> Any:
     return builder.bitcast(builder.xor(builder.bitcast(x, _INTS), signs), _FLOATS)
 
 
+def _store_quarters(builder: Any, address: Any, step: Any, value: Any) -> Any:
+    for i in range(4):
+        order = ir.Constant(ir.VectorType(ir.IntType(32), 4), [4 * i + k for k in range(4)])
+        part = builder.shuffle_vector(value, value, order)
+        offset = builder.mul(step, ir.Constant(ir.IntType(64), i))
+        builder.store(part, _pointer(builder, builder.add(address, offset)), align=4)
+    return ir.Constant(ir.IntType(8), None)
+
+
 def _prefetch(builder: Any, address: Any) -> Any:
     number = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), number, number, number])
@@ -215,6 +224,8 @@ store_float16 = _function(
     _none, (_int, vector), _store(2, lambda builder, x: builder.fptrunc(x, _HALVES))
 )
 """Write 16 float16 to an address, rounded to the nearest."""
+store_quarters = _function(_none, (_int, _int, vector), _store_quarters)
+"""Write lanes 0 to 3 to an address, and each further four so many bytes on."""
 store_one = _function(_none, (_int, _float), _store(4))
 """Write a float32 to an address."""
 store_int = _function(_none, (_int, types.int32), _store(4))
