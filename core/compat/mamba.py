@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.compat.cache import cached_states, keep_last
 from tristate.core.compat.conv import causal_conv1d_update
 from tristate.core.compat.scan import scan_inputs, selective_state_update
+from tristate.core.compat.shared import cached_states, decay, keep_last
 from tristate.core.mixer import at_least_float32
 from tristate.kernels.cross import bidirectional_selective_scan
 from tristate.kernels.selective import selective_scan
@@ -249,8 +249,3 @@ class _Branch(NamedTuple):
         # The bias enters inside the scan, where softplus is: the sum stays in float32.
         bias = at_least_float32(self.dt_proj.bias)
         return inputs._asdict() | {"A": A, "D": at_least_float32(self.D), "delta_bias": bias}
-
-
-def decay(A_log: Tensor) -> Tensor:
-    """``A``, in float32 at least."""
-    return -torch.exp(at_least_float32(A_log))

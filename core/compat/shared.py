@@ -1,9 +1,12 @@
-"""The states that a mixer keeps between calls, under its layer's number."""
+"""What the two mixers share: the states they keep between calls, and how a decay is stored."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tristate.core.mixer import at_least_float32
 
 
 def cached_states(mixer: Any, inference_params: Any, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -23,3 +26,8 @@ def cached_states(mixer: Any, inference_params: Any, batch_size: int) -> tuple[T
 def keep_last(state: Tensor, x: Tensor) -> None:
     """Write the last of ``x (B, D, L)`` into ``state (B, D, W)``, zeros where there are less."""
     state.copy_(F.pad(x, (state.shape[2] - x.shape[2], 0)))
+
+
+def decay(A_log: Tensor) -> Tensor:
+    """``A = -exp(A_log)``, in float32 at least."""
+    return -torch.exp(at_least_float32(A_log))
