@@ -12,7 +12,7 @@ from functools import cache
 # What one factor of 3 or 5 costs.
 _ODD = 1.05
 # Multiply-adds of a direct sum that take as long as one n log2(n) of the transforms.
-_WORTH = 12.0
+_WORTH = 15.0
 LANES = 16
 
 
