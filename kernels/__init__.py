@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tristate.kernels.longconv import long_conv, two_sided
     from tristate.kernels.norm import add_norm, gated_rms_norm
     from tristate.kernels.selective import selective_scan, selective_state_update
+    from tristate.kernels.ssd import ssd_scan
     from tristate.kernels.ssm_kernel import cauchy, vandermonde, vandermonde_transpose
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "selective_scan",
     "selective_scan_2d",
     "selective_state_update",
+    "ssd_scan",
     "two_sided",
     "use_backend",
     "vandermonde",
@@ -57,6 +59,7 @@ _HOME = {
     "selective_scan": "selective",
     "selective_scan_2d": "cross",
     "selective_state_update": "selective",
+    "ssd_scan": "ssd",
     "two_sided": "longconv",
     "use_backend": "backend",
     "vandermonde": "ssm_kernel",

@@ -23,9 +23,10 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     from tristate.kernels.longconv import export as longconv
     from tristate.kernels.norm import export as norm
     from tristate.kernels.selective import export as selective
+    from tristate.kernels.ssd import export as ssd
     from tristate.kernels.ssm_kernel import export as ssm_kernel
 
     table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions())
-    for module in (selective, cross, linear, conv, longconv, ssm_kernel, norm, delta):
+    for module in (selective, cross, linear, ssd, conv, longconv, ssm_kernel, norm, delta):
         table.update(module.decompositions())
     return table

@@ -42,6 +42,7 @@ CASES = Registry(
         "bidirectional_selective_scan": "tristate.recipes.bench.cross:sequences",
         "selective_scan_2d": "tristate.recipes.bench.cross:maps",
         "linear_scan": "tristate.recipes.bench.linear:cases",
+        "ssd_scan": "tristate.recipes.bench.ssd:cases",
         "gated_delta_rule": "tristate.recipes.bench.delta:cases",
         "causal_conv1d": "tristate.recipes.bench.conv:cases",
         "long_conv": "tristate.recipes.bench.longconv:cases",

@@ -124,6 +124,32 @@ def _by_delta_rule(inputs: dict[str, Tensor], **options: float) -> dict[str, Ten
     return {"y": y, "final_state": state}
 
 
+def _ssd(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    from tristate.kernels.ssd import ssd_scan
+
+    flags = _flags(golden, "chunk_size", "dt_limit", "dt_softplus")
+    out, states = ssd_scan(**inputs, **flags, return_final_states=True)
+    return {"out": out, "final_states": states}
+
+
+def _ssd_minimal(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    from tristate.kernels.ssd import ssd_scan
+
+    # Its A is the logarithm of each step's decay, its X has the step in it.
+    steps = -inputs["A"]
+    y, state = ssd_scan(
+        inputs["X"] / steps[..., None],
+        steps,
+        -steps.new_ones(steps.shape[2]),
+        inputs["B"],
+        inputs["C"],
+        golden.call["chunk"],
+        initial_states=inputs["initial_states"],
+        return_final_states=True,
+    )
+    return {"y": y, "final_state": state}
+
+
 OPS: dict[str, Adapter] = {
     "ops.delta_rule": _delta_rule,
     "ops.delta_product": _delta_product,
@@ -131,6 +157,8 @@ OPS: dict[str, Adapter] = {
     "ops.gated_delta_product": _delta_product,
     "ops.selective_scan": _selective_scan,
     "ops.selective_state_update": _selective_state_update,
+    "ops.ssd": _ssd,
+    "ops.ssd_minimal_discrete": _ssd_minimal,
     "ops.cross_scan": _cross_scan,
     "ops.cross_merge": _cross_merge,
     "ops.causal_conv1d": _causal_conv1d,
