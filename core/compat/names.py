@@ -14,9 +14,15 @@ MODULES: dict[str, dict[str, str]] = {
     "causal_conv1d": {"conv": "causal_conv1d_fn causal_conv1d_update"},
     "causal_conv1d.causal_conv1d_interface": {"conv": "causal_conv1d_fn causal_conv1d_update"},
     "causal_conv1d.causal_conv1d_varlen": {"conv": "causal_conv1d_varlen_states"},
-    "mamba_ssm": {"mamba": "Mamba", "scan": "mamba_inner_fn selective_scan_fn"},
+    "mamba_ssm": {
+        "mamba": "Mamba",
+        "mamba2": "Mamba2",
+        "scan": "mamba_inner_fn selective_scan_fn",
+    },
     "mamba_ssm.modules": {},
     "mamba_ssm.modules.block": {"block": "Block"},
+    "mamba_ssm.modules.mamba2": {"mamba2": "Mamba2"},
+    "mamba_ssm.modules.mamba2_simple": {"mamba2_simple": "Mamba2Simple"},
     "mamba_ssm.modules.mamba_simple": {"first": "Block", "mamba": "Mamba"},
     "mamba_ssm.ops": {},
     "mamba_ssm.ops.selective_scan_interface": {
@@ -31,6 +37,9 @@ MODULES: dict[str, dict[str, str]] = {
         "gated_norm": "LayerNorm RMSNorm layernorm_fn rmsnorm_fn"
     },
     "mamba_ssm.ops.triton.selective_state_update": {"scan": "selective_state_update"},
+    "mamba_ssm.ops.triton.ssd_combined": {
+        "ssd": "mamba_chunk_scan_combined mamba_split_conv1d_scan_combined"
+    },
     "mamba_ssm.utils": {},
     "mamba_ssm.utils.generation": {"generation": "GenerationMixin InferenceParams"},
     "mamba_ssm.utils.hf": {"hub": "load_config_hf load_state_dict_hf"},
