@@ -94,4 +94,4 @@ def _field(field: Either | None) -> list[Tensor]:
     """An input as :class:`Branches` has them."""
     if field is None:
         return []
-    return [x[None] for x in (field if isinstance(field, tuple) else (field,))]
+    return [*field] if isinstance(field, tuple) else [field]

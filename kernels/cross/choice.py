@@ -28,6 +28,6 @@ def run(
     exact = any(x.dtype == torch.float64 for x in inputs.flat)
     offered = ("reference",) if exact else ("reference", "cpu")
     options = (seq_idx, delta_softplus, routes, height)
-    if choose(name, inputs.u[0], backend, offered) == "reference":
+    if choose(name, inputs.flat[0], backend, offered) == "reference":
         return reference.routed_scan(inputs, *options)
     return ops.run(inputs, *options)

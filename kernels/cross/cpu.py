@@ -9,7 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tristate.kernels.cross.branches import Branches, is_shared, pick
+from tristate.kernels.cross.branches import (
+    Branches,
+    Field,
+    each,
+    gather,
+    is_shared,
+    pick,
+    tensors_of,
+)
 from tristate.kernels.cross.ops import checkpoints_shape
 from tristate.kernels.selective import cpu_rows
 from tristate.kernels.selective.cpu import run_backward, run_forward
@@ -79,13 +87,17 @@ def backward(
     del memory
     found = [cpu_rows.of_parameters(x, g) for x, g in zip(branches, grads, strict=True)]
     dA, dB, dC, dD, dbias = zip(*found, strict=True)
-    du, ddelta, dz = (
-        [g.to(x.dtype) for g, x in zip(made, field, strict=True)]
-        for made, field in zip(written, sequences, strict=True)
+    made = Branches(
+        written[0],
+        written[1],
+        gather(inputs.A, dA),
+        gather(inputs.B, dB),
+        gather(inputs.C, dC),
+        gather(inputs.D, dD),
+        gather(inputs.delta_bias, dbias),
+        tensors_of(written[2]),
     )
-    parameters = (inputs.A, inputs.B, inputs.C, inputs.D, inputs.delta_bias)
-    gathered = [_gather(*pair) for pair in zip(parameters, (dA, dB, dC, dD, dbias), strict=True)]
-    return [g for field in (du, ddelta, *gathered, dz) for g in field]
+    return [g.to(x.dtype) for g, x in zip(made.flat, tensors, strict=True)]
 
 
 def _routes(routes: Sequence[int], height: int) -> list[Route]:
@@ -95,17 +107,15 @@ def _routes(routes: Sequence[int], height: int) -> list[Route]:
 def _readable(inputs: Branches, seq_idx: Tensor | None, n_routes: int) -> list[Inputs]:
     """Each branch as the kernels read it; what branches share is converted once."""
     sequences = (inputs.u, inputs.delta, inputs.z)
-    same = len({x.dtype for field in sequences for x in field}) == 1
-    inputs = inputs._replace(
-        u=inputs.u if same else [x.float() for x in inputs.u],
-        delta=inputs.delta if same else [x.float() for x in inputs.delta],
-        z=inputs.z if same else [x.float() for x in inputs.z],
-        A=[plain(x) for x in inputs.A],
-        B=[x.float() if x.dim() > 3 else plain(x) for x in inputs.B],
-        C=[x.float() if x.dim() > 3 else plain(x) for x in inputs.C],
-        D=[plain(x) for x in inputs.D],
-        delta_bias=[plain(x) for x in inputs.delta_bias],
+    if len({x.dtype for field in sequences for x in tensors_of(field)}) > 1:
+        u, delta, z = (each(Tensor.float, field) for field in sequences)
+        inputs = inputs._replace(u=u, delta=delta, z=tensors_of(z))
+    B, C = (
+        each(plain if weight.dim() == 2 else Tensor.float, field)
+        for weight, field in zip(inputs.branch(0)[3:5], (inputs.B, inputs.C), strict=True)
     )
+    A, D, bias = (each(plain, field) for field in (inputs.A, inputs.D, inputs.delta_bias))
+    inputs = inputs._replace(A=A, B=B, C=C, D=D, delta_bias=bias)
     segments = None if seq_idx is None else seq_idx.to(torch.int32).contiguous()
     found = []
     for k in range(n_routes):
@@ -114,24 +124,9 @@ def _readable(inputs: Branches, seq_idx: Tensor | None, n_routes: int) -> list[I
     return found
 
 
-def _room(field: Sequence[Tensor], dtype: torch.dtype, padded: bool) -> list[Tensor]:
+def _room(field: Field, dtype: torch.dtype, padded: bool) -> Field:
     """Room for the gradients of a field; in float32 where branches add to each other's."""
     # Padding is passed over.
     new = torch.zeros_like if padded else torch.empty_like
-    return [new(x, dtype=torch.float32 if is_shared(field) else dtype) for x in field]
-
-
-def _gather(field: Sequence[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of each branch as the field has its tensors; summed where it is shared."""
-    if not field:
-        return []
-    if is_shared(field):
-        return [sum(found[1:], found[0])[None].to(field[0].dtype)]
-    grads, k = [], 0
-    for tensor in field:
-        grad = torch.empty_like(tensor)
-        for place in grad:
-            place.copy_(found[k])
-            k += 1
-        grads.append(grad)
-    return grads
+    dtype = torch.float32 if is_shared(field) else dtype
+    return each(lambda x: new(x, dtype=dtype), field)

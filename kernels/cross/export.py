@@ -32,7 +32,7 @@ def routed_scan(
     out = summed(inputs, seq_idx, routes, height, scan)
     # The loops keep what their own gradients need: nothing reads the checkpoints.
     shape = checkpoints_shape(inputs, routes) if keep else (0,)
-    return out.to(inputs.u[0].dtype), out.new_zeros(shape, dtype=torch.float32)
+    return out.to(tensors[0].dtype), out.new_zeros(shape, dtype=torch.float32)
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:

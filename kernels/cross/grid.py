@@ -74,13 +74,13 @@ def selective_scan_2d(
     if any(code & 1 for code in codes):
         u, delta = _channels_last(u), _channels_last(delta)
     inputs = Branches(
-        [u.flatten(2)[None]] if u.dim() == 4 else [_by_route(u)],
-        [_by_route(delta)],
-        [A],
-        [_by_route(B)],
-        [_by_route(C)],
-        [] if D is None else [D],
-        [] if delta_bias is None else [delta_bias],
+        [u.flatten(2)] if u.dim() == 4 else _by_route(u),
+        _by_route(delta),
+        A,
+        _by_route(B),
+        _by_route(C),
+        [] if D is None else D,
+        [] if delta_bias is None else delta_bias,
         [],
     )
     out = run("selective_scan_2d", inputs, None, delta_softplus, codes, height, backend)

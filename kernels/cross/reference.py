@@ -47,7 +47,7 @@ def routed_scan(
         options = (delta_softplus, None, seq_idx, reverse)
         return reference.selective_scan(u, x.delta, *weights, None, x.delta_bias, *options)[0]
 
-    return summed(inputs, seq_idx, routes, height, scan).to(inputs.u[0].dtype)
+    return summed(inputs, seq_idx, routes, height, scan).to(inputs.branch(0).u.dtype)
 
 
 def summed(
@@ -71,7 +71,7 @@ def summed(
     total = sum(outs[1:], outs[0])
     if not inputs.z:
         return total
-    out = total * silu(inputs.z[0][0].to(total.dtype))
+    out = total * silu(inputs.z[0].to(total.dtype))
     return out if seq_idx is None else torch.where((seq_idx >= 0)[:, None], out, 0)
 
 

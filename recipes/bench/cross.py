@@ -29,20 +29,24 @@ MAPS = {
 SEQUENCES = {"Vim-tiny layer": (8, 384, 197, 16), "AuM-tiny layer": (4, 384, 513, 16)}
 
 
+MOST_IN_PYTORCH = 5_000_000
+
+
 def maps(quick: bool) -> Iterator[Case]:
     """The four routes of a map; one case a size."""
     for name, (batch, dim, height, width, n_states) in MAPS.items():
-        inputs = _map(batch, dim, height, width, n_states)
+        n_elements = 4 * batch * dim * height * width * n_states
+        peers = {"copies, one scan, their sum": scan_copies}
+        # It keeps some forty numbers for each one of these until its backward.
+        if n_elements < MOST_IN_PYTORCH:
+            peers["PyTorch, parallel scan"] = parallel_copies
         yield Case(
             f"selective_scan_2d, {name}",
             {"B": batch, "D": dim, "H": height, "W": width, "N": n_states},
-            inputs,
+            _map(batch, dim, height, width, n_states),
             partial(selective_scan_2d, delta_softplus=True, backend="cpu"),
-            {
-                "copies, one scan, their sum": scan_copies,
-                "PyTorch, parallel scan": parallel_copies,
-            },
-            4 * batch * dim * height * width * n_states,
+            peers,
+            n_elements,
         )
 
 
