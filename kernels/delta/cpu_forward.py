@@ -111,14 +111,16 @@ def forward(
             load_keys(
                 kind, n, d_key, load_one(scale), q + b * q_b + h * q_h, q_t,
                 k + b * k_b + h * k_h, k_t, k_s, g + b * g_b + h * g_h, g_t, by_key,
-                tile, count, reads, keys, erases, decays,
+                tile, count, TILE, reads, keys, erases, decays,
             )  # fmt: skip
             for block in range(first_block, end_block):
                 n_lanes = min(LANES, d_value - LANES * block)
                 state = states + VECTOR_BYTES * n_rows * block
                 shift = LANES * block
                 place = v + b * v_b + h * v_h + shift * width(kind)
-                load_steps(kind, n, n_lanes, place, v_t, v_s, tile, count, values, VECTOR_BYTES)
+                load_steps(
+                    kind, n, n_lanes, place, v_t, v_s, tile, count, TILE, values, VECTOR_BYTES
+                )
                 place = beta + b * beta_b + h * beta_h + (4 * shift if by_value else 0)
                 load_rates(by_value, n, n_lanes, place, beta_t, beta_s, tile, count, rates)
                 for run in range(runs):

@@ -57,15 +57,15 @@ KEPT = 8
 @routine
 def _load_values(
     kind, n, d_value, scale, dout, dout_t, error, error_t, error_s, dv, dv_t, dv_s,
-    beta, beta_t, beta_s, by_value, tile, count, rates, douts, dvs, xs,
+    beta, beta_t, beta_s, by_value, tile, count, ahead, rates, douts, dvs, xs,
 ):  # fmt: skip
     """Lines of a tile: gradients of the output, scaled, and of the values; corrections."""
     size = line_bytes(d_value)
-    load_steps(kind, 1, d_value, dout, dout_t, 0, tile, count, douts, size)
+    load_steps(kind, 1, d_value, dout, dout_t, 0, tile, count, ahead, douts, size)
     for at in range(douts, douts + size * count, VECTOR_BYTES):
         store(at, mul(splat(scale), load(at)))
-    load_steps(FLOAT32, n, d_value, dv, dv_t, dv_s, tile, count, dvs, size)
-    load_steps(FLOAT32, n, d_value, error, error_t, error_s, tile, count, xs, size)
+    load_steps(FLOAT32, n, d_value, dv, dv_t, dv_s, tile, count, ahead, dvs, size)
+    load_steps(FLOAT32, n, d_value, error, error_t, error_s, tile, count, ahead, xs, size)
     for at in range(0, size, VECTOR_BYTES):
         if by_value or at == 0:
             n_lanes = min(LANES, d_value - at // 4)
@@ -194,6 +194,7 @@ def backward(
         for turn in range(2):
             forwards = turn == 0
             source = initial if forwards else dlast
+            ahead = TILE if forwards else -TILE
             for block in range(first_block, end_block):
                 n_lanes = min(LANES, d_key - LANES * block)
                 place = source + corner + VECTOR_BYTES * block * d_value if source != 0 else 0
@@ -209,13 +210,13 @@ def backward(
                 load_keys(
                     kind, n, d_key, np.float32(1), q + b * q_b + h * q_h, q_t,
                     k + b * k_b + h * k_h, k_t, k_s, g + b * g_b + h * g_h, g_t, by_key,
-                    tile, count, reads, keys, erases, decays,
+                    tile, count, ahead, reads, keys, erases, decays,
                 )  # fmt: skip
                 _load_values(
                     kind, n, d_value, load_one(scale), dout + b * dout_b + h * dout_h, dout_t,
                     error + b * error_b + h * error_h, error_t, error_s,
                     dv + b * dv_b + h * dv_h, dv_t, dv_s, beta + b * beta_b + h * beta_h, beta_t,
-                    beta_s, by_value, tile, count, rates, douts, dvs, xs,
+                    beta_s, by_value, tile, count, ahead, rates, douts, dvs, xs,
                 )  # fmt: skip
                 keeps = g != 0 and ((part + 1) % KEPT == 0 or part == n_tiles - 1)
                 for block in range(first_block, end_block):
@@ -242,13 +243,14 @@ def backward(
                                 store(before + at, load(state + at))
                     else:
                         load_steps(
-                            FLOAT32, n, n_lanes, own, dk_t, dk_s, tile, count, dks, VECTOR_BYTES
-                        )
+                            FLOAT32, n, n_lanes, own, dk_t, dk_s, tile, count, ahead, dks,
+                            VECTOR_BYTES,
+                        )  # fmt: skip
                         if keeps:
                             _sum_products(state, before, n_rows, total)
                         if g != 0:
                             load_steps(
-                                FLOAT32, 1, n_lanes, queries, dq_t, 0, tile, count, dqs,
+                                FLOAT32, 1, n_lanes, queries, dq_t, 0, tile, count, ahead, dqs,
                                 VECTOR_BYTES,
                             )  # fmt: skip
                             if by_key or block == first_block:

@@ -18,6 +18,7 @@ from tristate.kernels.cpu.vector import (
     load_one,
     load_short,
     mul,
+    prefetch,
     routine,
     splat,
     store,
@@ -80,6 +81,13 @@ def store_line(kind, line, target, n):
                 store_short(target + 2 * i, load_short(line + 2 * i))
 
 
+@jit
+def _foresee(place, n_bytes):
+    """Ask for memory that the next tile reads: no hardware foresees its steps, some KB apart."""
+    for at in range(place, place + n_bytes, VECTOR_BYTES):
+        prefetch(at)
+
+
 @routine
 def load_block(source, n_rows, n_lanes, row_step, lane_step, state):
     """A block of a float32 matrix as rows of lanes, the rest zero; zeros where there is no source.
@@ -103,13 +111,13 @@ def store_block(state, n_rows, n_lanes, target, row_step):
 
 @routine
 def load_keys(
-    kind, n, d_key, scale, q, q_t, k, k_t, k_s, g, g_t, by_key, tile, count,
+    kind, n, d_key, scale, q, q_t, k, k_t, k_s, g, g_t, by_key, tile, count, ahead,
     reads, keys, erases, decays,
 ):  # fmt: skip
     """Lines of a tile: scaled queries by token, keys by step, and what the keys erase.
 
     Where there are decays (``g`` isn't 0), they are written by token; a token's first step erases
-    what has decayed, ``exp(g) k``.
+    what has decayed, ``exp(g) k``. The tile to come is ``ahead`` tokens from this one.
     """
     size = line_bytes(d_key)
     factor = splat(scale)
@@ -117,10 +125,12 @@ def load_keys(
         t = load_int(tile + 4 * i)
         line, first = reads + size * i, size * i * n
         load_line(kind, q + t * q_t, d_key, line)
+        _foresee(q + (t + ahead) * q_t, width(kind) * d_key)
         for at in range(line, line + size, VECTOR_BYTES):
             store(at, mul(factor, load(at)))
         for j in range(n):
             load_line(kind, k + t * k_t + j * k_s, d_key, keys + first + size * j)
+            _foresee(k + (t + ahead) * k_t + j * k_s, width(kind) * d_key)
         if g == 0:
             continue
         line = decays + size * i
@@ -152,13 +162,16 @@ def load_rates(by_value, n, n_lanes, beta, beta_t, beta_s, tile, count, rates):
 
 
 @routine
-def load_steps(kind, n, n_channels, source, source_t, source_s, tile, count, lines, line_step):
-    """Lines of a tile, ``n`` a token; ``lines`` lie ``line_step`` apart."""
+def load_steps(
+    kind, n, n_channels, source, source_t, source_s, tile, count, ahead, lines, line_step
+):  # fmt: skip
+    """Lines of a tile, ``n`` a token, ``line_step`` apart; the next tile is ``ahead`` tokens on."""
     one = kind == FLOAT32 and n_channels == LANES
     for i in range(count):
         place = source + load_int(tile + 4 * i) * source_t
         for j in range(n):
             line = lines + line_step * (i * n + j)
+            _foresee(place + ahead * source_t + j * source_s, width(kind) * n_channels)
             if one:
                 store(line, load(place + j * source_s))
             else:

@@ -137,18 +137,21 @@ def backward(
             load_keys(
                 kind, n, d_key, load_one(scale), q + b * q_b + h * q_h, q_t,
                 k + b * k_b + h * k_h, k_t, k_s, g + b * g_b + h * g_h, g_t, by_key,
-                tile, count, reads, keys, erases, decays,
+                tile, count, -TILE, reads, keys, erases, decays,
             )  # fmt: skip
             for block in range(first_block, end_block):
                 n_lanes = min(LANES, d_value - LANES * block)
                 state = states + VECTOR_BYTES * n_rows * block
                 shift = LANES * block
                 place = dout + b * dout_b + h * dout_h + shift * width(kind)
-                load_steps(kind, 1, n_lanes, place, dout_t, 0, tile, count, douts, VECTOR_BYTES)
+                load_steps(
+                    kind, 1, n_lanes, place, dout_t, 0, tile, count, -TILE, douts, VECTOR_BYTES
+                )
                 place = error + b * error_b + h * error_h + 4 * shift
                 load_steps(
-                    FLOAT32, n, n_lanes, place, error_t, error_s, tile, count, errors, VECTOR_BYTES
-                )
+                    FLOAT32, n, n_lanes, place, error_t, error_s, tile, count, -TILE, errors,
+                    VECTOR_BYTES,
+                )  # fmt: skip
                 place = beta + b * beta_b + h * beta_h + (4 * shift if by_value else 0)
                 load_rates(by_value, n, n_lanes, place, beta_t, beta_s, tile, count, rates)
                 if by_value or block == first_block:
