@@ -165,9 +165,19 @@ def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     grad_out, grad_last, *inputs, seq_idx = ctx.saved_tensors
 
-    def meaning(*tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+    def meaning(
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        bias: Tensor | None,
+        states: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         flags = ctx.softplus, ctx.dt_min, ctx.dt_max, ctx.reverse
-        return reference.ssd_scan(*tensors, seq_idx, *flags)  # pyright: ignore[reportArgumentType]
+        return reference.ssd_scan(x, dt, A, B, C, D, z, bias, states, seq_idx, *flags)
 
     grads, of_inputs = double_backward.gradients(meaning, inputs, (grad_out, grad_last), cotangents)
     return *grads, *of_inputs, *[None] * 7
