@@ -19,6 +19,18 @@ class SelectiveState(NamedTuple):
     scan: Tensor  # (B, d_inner, d_state)
 
 
+class ScanInputs(NamedTuple):
+    """Arguments of :func:`tristate.kernels.selective_scan`, by their names there."""
+
+    u: Tensor  # (B, d_inner, L)
+    delta: Tensor  # (B, d_inner, L)
+    A: Tensor  # (d_inner, d_state)
+    B: Tensor  # (B, d_state, L)
+    C: Tensor  # (B, d_state, L)
+    D: Tensor  # (d_inner,)
+    delta_bias: Tensor  # (d_inner,)
+
+
 class SelectiveBranch(nn.Module):
     """The selective state-space model (S6) between a mixer's projections.
 
@@ -93,19 +105,10 @@ class SelectiveBranch(nn.Module):
             ``(B, L, d_inner)`` and the state after the last position read.
         """
         conv_state, scan_state = state if state is not None else (None, None)
-        u, conv_state = self.conv(x, conv_state, seq_idx=seq_idx)
-        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        # The bias enters inside the scan, where softplus is: the sum stays in float32.
-        dt = F.linear(dt, self.dt_proj.weight)
+        inputs, conv_state = self.scan_inputs(x, conv_state, seq_idx=seq_idx)
         y, scan_state = selective_scan(
-            u.transpose(1, 2),
-            dt.transpose(1, 2),
-            -torch.exp(at_least_float32(self.A_log)),
-            B.transpose(1, 2),
-            C.transpose(1, 2),
-            at_least_float32(self.D),
+            **inputs._asdict(),
             z=z.transpose(1, 2) if z is not None else None,
-            delta_bias=at_least_float32(self.dt_proj.bias),
             delta_softplus=True,
             return_last_state=True,
             initial_state=scan_state,
@@ -113,6 +116,25 @@ class SelectiveBranch(nn.Module):
             reverse=self.reverse,
         )
         return y.transpose(1, 2), SelectiveState(conv_state, scan_state)
+
+    def scan_inputs(
+        self, x: Tensor, conv_state: Tensor | None = None, *, seq_idx: Tensor | None = None
+    ) -> tuple[ScanInputs, Tensor]:
+        """What of ``x (B, L, d_inner)`` the scan reads, and the convolution's last state."""
+        u, last_conv_state = self.conv(x, conv_state, seq_idx=seq_idx)
+        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        # The bias enters inside the scan, where softplus is: the sum stays in float32.
+        dt = F.linear(dt, self.dt_proj.weight)
+        inputs = ScanInputs(
+            u.transpose(1, 2),
+            dt.transpose(1, 2),
+            -torch.exp(at_least_float32(self.A_log)),
+            B.transpose(1, 2),
+            C.transpose(1, 2),
+            at_least_float32(self.D),
+            at_least_float32(self.dt_proj.bias),
+        )
+        return inputs, last_conv_state
 
     def init_state(
         self,

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from tristate.core.mixer import Mixer
-from tristate.core.selective import SelectiveBranch
+from tristate.core.selective import ScanInputs, SelectiveBranch
+from tristate.kernels.cross import bidirectional_selective_scan
 
 
 class BiMamba(Mixer):
@@ -62,6 +63,11 @@ class BiMamba(Mixer):
     def forward(self, x: Tensor, *, seq_idx: Tensor | None = None) -> Tensor:
         """Mix ``x (B, L, d_model)``."""
         x, z = self.in_proj(x).chunk(2, dim=-1)
-        ahead, _ = self.ahead(x, z, seq_idx=seq_idx)
-        back, _ = self.back(x, z, seq_idx=seq_idx)
-        return self.out_proj(self.output_scale * (ahead + back))
+        ahead, _ = self.ahead.scan_inputs(x, seq_idx=seq_idx)
+        back, _ = self.back.scan_inputs(x, seq_idx=seq_idx)
+        names = ScanInputs._fields
+        pairs: dict[str, Any] = dict(zip(names, zip(ahead, back, strict=True), strict=True))
+        y = bidirectional_selective_scan(
+            **pairs, z=z.transpose(1, 2), delta_softplus=True, seq_idx=seq_idx
+        )
+        return self.out_proj(self.output_scale * y.transpose(1, 2))
