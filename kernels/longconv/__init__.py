@@ -42,8 +42,9 @@ def long_conv(
 
     Returns:
         ``(B, D, *grid)``, or ``(B, C, D, *grid)``, in the dtype of ``x``; computed in float32 at
-        least. Memory beyond inputs and outputs is that of the kernel some times, and of blocks of
-        2 MB, or of four padded channels where those are longer.
+        least. Memory beyond inputs and outputs is that of the kernel some times, and for each
+        thread ``2 C + 3`` channels of complex numbers, padded; on grids of more than one axis, of
+        blocks of 2 MB, or of four padded channels where those are longer.
 
     Raises:
         ValueError: the shapes disagree, an origin is no tap, or the backend can't run this.

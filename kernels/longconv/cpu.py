@@ -1,6 +1,7 @@
-"""The long convolution on a CPU: by FFT, in blocks that stay in the cache, or summed directly.
+"""The long convolution on a CPU: which way, and for grids of more than one axis PyTorch's FFT.
 
-Axes here: ``x (B, D, *grid)``, ``kernel (C, D, *taps)``, output ``(B, C, D, *grid)``.
+That is called for blocks that stay in the cache. Axes here: ``x (B, D, *grid)``, ``kernel (C, D,
+*taps)``, output ``(B, C, D, *grid)``.
 """
 
 import math
@@ -10,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tristate.kernels.longconv import cpu_direct
+from tristate.kernels.longconv import cpu_direct, cpu_fft
 from tristate.kernels.longconv.layout import empty_output
-from tristate.kernels.longconv.sizes import direct_is_faster, good_size
+from tristate.kernels.longconv.sizes import direct_is_faster, grid_size, line_size
 
 # Points that are transformed at once: two megabytes, and as many of spectrum.
 BLOCK = 1 << 19
@@ -53,7 +54,8 @@ def plan(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Plan:
     origin = [o - begin for o, begin in zip(origin, first, strict=True)]
     # The longest lag must not reach round the circle.
     reach = [max(o, k - 1 - o) for o, k in zip(origin, counts, strict=True)]
-    sizes = [good_size(n + r) for n, r in zip(grid, reach, strict=True)]
+    least = [n + r for n, r in zip(grid, reach, strict=True)]
+    sizes = [line_size(least[0])[0]] if len(least) == 1 else [grid_size(n) for n in least]
     return Plan(list(grid), first, counts, origin, sizes)
 
 
@@ -62,7 +64,9 @@ def forward(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Tensor:
     p = plan(x, kernel, origin)
     out, taps = empty_output(x, kernel.shape[0]), p.crop(kernel).float()
     if p.direct:
-        return out.copy_(cpu_direct.forward(x.float(), taps, p.origin))
+        return _as(cpu_direct.forward(x.float(), taps, p.origin), out)
+    if len(p.grid) == 1:
+        return _as(cpu_fft.forward(x.float(), taps, p.origin[0]), out)
     for channels, batches in _parts(x, p):
         filters = _spectrum(_placed(taps[:, channels], p), p)
         padded = torch.zeros(batches[0].stop, filters.shape[1], *p.sizes)
@@ -83,10 +87,13 @@ def backward(
     p = plan(x, kernel, origin)
     dx, dkernel = torch.empty_like(x), kernel.new_zeros(kernel.shape)
     taps, dtaps = p.crop(kernel).float(), p.crop(dkernel)
-    if p.direct:
-        of_x, of_taps = cpu_direct.backward(grad.float(), x.float(), taps, p.origin)
+    if p.direct or len(p.grid) == 1:
+        if p.direct:
+            of_x, of_taps = cpu_direct.backward(grad.float(), x.float(), taps, p.origin)
+        else:
+            of_x, of_taps = cpu_fft.backward(grad.float(), x.float(), taps, p.origin[0])
         dtaps.copy_(of_taps)
-        return dx.copy_(of_x), dkernel
+        return _as(of_x, dx), dkernel
     for channels, batches in _parts(x, p):
         filters = _spectrum(_placed(taps[:, channels], p), p).conj_physical_()
         of_filters = torch.zeros_like(filters)
@@ -104,6 +111,13 @@ def backward(
         around = around.roll(p.origin, p.axes)
         dtaps[:, channels] = _narrow(around, [0] * len(p.taps), p.taps)
     return dx, dkernel
+
+
+def _as(found: Tensor, wanted: Tensor) -> Tensor:
+    """``found`` in the storage of ``wanted``; itself where it has that already."""
+    if found.dtype == wanted.dtype and found.stride() == wanted.stride():
+        return found
+    return wanted.copy_(found)
 
 
 def _parts(x: Tensor, p: Plan) -> Iterator[tuple[slice, list[slice]]]:

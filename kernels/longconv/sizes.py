@@ -1,8 +1,8 @@
-"""Sizes of real FFTs that are fast, and where a direct sum is faster.
+"""Sizes of FFTs that are fast, and where a direct sum is faster.
 
-Measured with MKL, float32, 16 rows: a power of two takes 0.25 to 0.3 ns for each ``n log2(n)``, a
-factor of 3 or 5 costs some 5 % more, a larger prime three times as much, and so does a size that 8
-doesn't divide.
+Of PyTorch's real transforms (MKL, float32, 16 rows) a power of two takes 0.25 to 0.3 ns for each
+``n log2(n)``, a factor of 3 or 5 costs some 5 % more, a larger prime three times as much, and so
+does a size that 8 doesn't divide.
 """
 
 import math
@@ -11,28 +11,40 @@ from functools import cache
 
 # What one factor of 3 or 5 costs.
 _ODD = 1.05
-# Multiply-adds of a direct sum that take as long as one n log2(n) of the transforms.
-_WORTH = 15.0
+# Multiply-adds of a direct sum that take as long as one n log2(n) of the transforms: of this
+# package's for sequences, of PyTorch's for grids.
+_WORTH_LINE, _WORTH_GRID = 6.5, 15.0
 LANES = 16
 
 
 @cache
-def good_size(least: int) -> int:
-    """The fastest size of a real FFT of at least ``least`` points: ``2^a 3^b 5^c``, ``a >= 3``."""
+def line_size(least: int) -> tuple[int, int]:
+    """The smallest size of this package's FFT of at least ``least`` points, and its odd factor."""
+    return min((odd * max(256, _power_of_two(least / odd)), odd) for odd in (1, 3, 5))
+
+
+@cache
+def grid_size(least: int) -> int:
+    """The fastest size of PyTorch's FFT of at least ``least``: ``2^a 3^b 5^c``, ``a >= 3``."""
     best, cost = 0, math.inf
     for threes in range(20):
         for fives in range(14):
             odd = 3**threes * 5**fives
             if odd > 2 * least and odd > 1:
                 break
-            size = odd * max(8, 1 << max(0, math.ceil(math.log2(least / odd))))
+            size = odd * max(8, _power_of_two(least / odd))
             if size * _ODD ** (threes + fives) < cost:
                 best, cost = size, size * _ODD ** (threes + fives)
     return best
+
+
+def _power_of_two(least: float) -> int:
+    return 1 << max(0, math.ceil(math.log2(least)))
 
 
 def direct_is_faster(grid: Sequence[int], taps: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether to sum directly, over rows of 16 outputs, rather than transform ``sizes`` points."""
     n = math.prod(sizes)
     outputs = math.prod(grid[:-1]) * -(-grid[-1] // LANES) * LANES
-    return outputs * math.prod(taps) <= _WORTH * n * math.log2(n)
+    worth = _WORTH_LINE if len(grid) == 1 else _WORTH_GRID
+    return outputs * math.prod(taps) <= worth * n * math.log2(n)

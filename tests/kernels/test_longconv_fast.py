@@ -11,7 +11,7 @@ from tests.kernels.laws import GRADIENT_TOLERANCE, LENGTHS, assert_near, error, 
 from tests.kernels.time_invariant import exact, grads, second
 from tristate.kernels.backend import available_backends
 from tristate.kernels.longconv import cpu, cpu_direct, long_conv, ops
-from tristate.kernels.longconv.sizes import direct_is_faster, good_size
+from tristate.kernels.longconv.sizes import direct_is_faster, grid_size, line_size
 from tristate.recipes.bench.measure import peak_bytes
 
 pytestmark = pytest.mark.skipif(
@@ -84,9 +84,18 @@ def test_any_storage(layout, way):
 def test_many_parts(monkeypatch):
     """Channels and sequences that don't fit together are done one part after the other."""
     monkeypatch.setattr(cpu, "direct_is_faster", lambda *sizes: False)
-    for block, batch, dim in ((1, 5, 9), (128 * 6, 3, 6), (128 * 12, 5, 5)):
+    for block, batch, dim in ((1, 5, 9), (256 * 6, 3, 6), (256 * 12, 5, 5)):
         monkeypatch.setattr(cpu, "BLOCK", block)
-        agree(*problem((60,), (60,), batch=batch, dim=dim, n_out=2))
+        agree(*problem((6, 7), (6, 7), batch=batch, dim=dim, n_out=2))
+
+
+@pytest.mark.parametrize("batch", (1, 2, 3))
+@pytest.mark.parametrize("size", (256, 512, 768, 1024, 1280, 1536, 2048, 2560))
+def test_transforms_of_every_kind_of_size(size, batch):
+    """Powers of two and of four, with 3 and with 5, and pairs of sequences with one left over."""
+    inputs, cotangent = problem((size // 2,), (size // 2 + 1,), batch=batch, n_out=2)
+    assert line_size(size)[0] == size
+    agree(inputs, cotangent)
 
 
 @pytest.mark.parametrize("threads", (1, 2))
@@ -146,30 +155,32 @@ def test_no_sequence_at_all(way):
 
 @pytest.mark.parametrize("least", (1, 2, 8, 9, 100, 1025, 16385, 32767, 10**6 + 1))
 def test_sizes_are_good_ones(least):
-    size = good_size(least)
-    assert size >= least and size % 8 == 0
-    assert size <= 1.3 * least + 8
-    for prime in (2, 3, 5):
-        while size % prime == 0:
-            size //= prime
-    assert size == 1
+    for size, smallest in ((grid_size(least), 8), (line_size(least)[0], 256)):
+        assert size >= least and size % smallest == 0
+        assert size <= 1.34 * least + smallest
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        assert rest == 1
 
 
 def test_short_filters_are_summed_directly():
-    assert direct_is_faster((16384,), (64,), (good_size(16384 + 63),))
-    assert not direct_is_faster((16384,), (1024,), (good_size(16384 + 1023),))
-    assert not direct_is_faster((1000,), (1000,), (good_size(1999),))
+    assert direct_is_faster((16384,), (64,), (20480,))
+    assert not direct_is_faster((16384,), (256,), (20480,))
+    assert direct_is_faster((56, 56), (7, 7), (64, 64))
+    assert not direct_is_faster((56, 56), (55, 55), (96, 96))
 
 
-def test_memory_is_that_of_inputs_and_outputs_and_a_block():
+def test_memory_is_that_of_inputs_and_outputs():
     inputs, cotangent = problem((1 << 14,), (1 << 14,), batch=8, dim=64)
     op = partial(long_conv, backend="cpu")
     grads(op, inputs, cotangent)
     held = peak_bytes(lambda: grads(op, inputs, cotangent))
     if held is None:
         pytest.skip("this system does not count a process's peak")
-    # The output, a gradient, the kernel's own, and blocks; kept spectra would be four times this.
-    assert held < 5 * cotangent.nbytes
+    # The output, a gradient, the kernel's own; spectra would be eight times as much.
+    assert held < 4 * cotangent.nbytes
 
 
 # opcheck itself looks at the .grad of tensors that are no leaves.
