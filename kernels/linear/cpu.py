@@ -1,15 +1,15 @@
 """The linear scan on a CPU: from tensors to the compiled kernels."""
 
-import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import LINE, address, scratch, segments, span
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.linear.ops import empty_like
 
 _forward = Kernel("tristate.kernels.linear.cpu_kernels", "forward")
 _backward = Kernel("tristate.kernels.linear.cpu_kernels", "backward")
 
-_LANES, _TILE, _ROW = 16, 64, 64  # bytes of a row of lanes
+_LANES, _TILE = 16, 64
 # Below this many numbers a second thread costs more than it brings.
 _SMALL = 1 << 15
 
@@ -25,8 +25,8 @@ def forward(
     a, b, initial_state = _plain(a), _plain(b), _dense(initial_state)
     h, last = empty_like(b), b.new_empty(b.shape[0], b.shape[2])
     n_tasks, sizes, n_lanes = _sizes(b)
-    seq_idx = None if seq_idx is None else seq_idx.int().contiguous()
-    memory, scratch, scratch_bytes = _scratch(n_tasks, 2, n_lanes, 3 * _TILE + 8)
+    seq_idx = None if seq_idx is None else seq_idx.int()
+    memory, start, n_bytes = _scratch(n_tasks, 2, n_lanes, 3 * _TILE + 8)
     _forward(
         n_tasks,
         n_tasks,
@@ -34,11 +34,11 @@ def forward(
         *_span(a, reverse),
         *_span(b, reverse),
         *_span(h, reverse),
-        _address(initial_state),
+        address(initial_state),
         last.data_ptr(),
-        *_segments(seq_idx, reverse),
-        scratch,
-        scratch_bytes,
+        *segments(seq_idx, reverse),
+        start,
+        n_bytes,
     )
     del memory
     return h, last
@@ -61,10 +61,10 @@ def backward(
     # A constant decay's gradient is summed over time by the kernel, over sequences here.
     da = empty_like(a) if a.dim() == 3 else h.new_empty(batch, dim)
     n_tasks, sizes, n_lanes = _sizes(h)
-    seq_idx = None if seq_idx is None else seq_idx.int().contiguous()
+    seq_idx = None if seq_idx is None else seq_idx.int()
     n_tiles = -(-length // _TILE)
     n_rows = 5 * _TILE + 8 + -(-n_tiles // _LANES)
-    memory, scratch, scratch_bytes = _scratch(n_tasks, 6, n_lanes, n_rows)
+    memory, start, n_bytes = _scratch(n_tasks, 6, n_lanes, n_rows)
     _backward(
         n_tasks,
         n_tasks,
@@ -75,12 +75,12 @@ def backward(
         *_span(grad_h, reverse),
         *(_span(da, reverse) if a.dim() == 3 else (da.data_ptr(), 0, da.element_size(), 0)),
         *_span(db, reverse),
-        _address(initial_state),
+        address(initial_state),
         dlast.data_ptr(),
         dinitial.data_ptr(),
-        *_segments(seq_idx, reverse),
-        scratch,
-        scratch_bytes,
+        *segments(seq_idx, reverse),
+        start,
+        n_bytes,
     )
     del memory
     return da if a.dim() == 3 else da.sum(0), db, dinitial
@@ -95,10 +95,6 @@ def _dense(x: Tensor | None) -> Tensor | None:
     return None if x is None else _plain(x).contiguous()
 
 
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
 def _sizes(b: Tensor) -> tuple[int, tuple[int, ...], int]:
     """How many tasks, what both kernels are told about the work, and the lanes of a row."""
     batch, length, dim = b.shape
@@ -111,34 +107,16 @@ def _sizes(b: Tensor) -> tuple[int, tuple[int, ...], int]:
     return n_tasks, (batch, n_splits, length, n_lanes, int(pairs)), n_lanes
 
 
-def _span(x: Tensor, reverse: bool) -> tuple[int, int, int, int]:
+def _span(x: Tensor, reverse: bool) -> tuple[int, ...]:
     """Address of the first position that is read, and strides of ``(B, D, L)``, in bytes.
 
     Of a tensor ``(D,)`` those of batch and time are 0.
     """
-    size = x.element_size()
     if x.dim() == 1:
-        return x.data_ptr(), 0, x.stride(0) * size, 0
-    step_b, step_t, step_d = (stride * size for stride in x.stride())
-    address = x.data_ptr()
-    if reverse:
-        address += (x.shape[1] - 1) * step_t
-        step_t = -step_t
-    return address, step_b, step_d, step_t
-
-
-def _segments(seq_idx: Tensor | None, reverse: bool) -> tuple[int, int, int]:
-    if seq_idx is None:
-        return 0, 0, 0
-    length, address = seq_idx.shape[1], seq_idx.data_ptr()
-    return (address + 4 * (length - 1), 4 * length, -4) if reverse else (address, 4 * length, 4)
+        return x.data_ptr(), 0, x.stride(0) * x.element_size(), 0
+    return span(x.mT, 2, reverse)
 
 
 def _scratch(n_tasks: int, n_whole: int, n_lanes: int, n_rows: int) -> tuple[Tensor, int, int]:
-    """Working memory of whole rows and of rows of 16 lanes.
-
-    The tensor that owns it, the address of the first task's, and bytes each.
-    """
-    n_bytes = n_whole * -(-n_lanes // _LANES) * _ROW + n_rows * _ROW
-    memory = torch.empty(n_tasks * n_bytes + _ROW, dtype=torch.uint8)
-    return memory, -(-memory.data_ptr() // _ROW) * _ROW, n_bytes
+    """Working memory of whole rows and of rows of 16 lanes."""
+    return scratch(n_tasks, LINE * (n_whole * -(-n_lanes // _LANES) + n_rows))
