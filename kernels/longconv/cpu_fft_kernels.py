@@ -194,7 +194,7 @@ def pass_five(re, im, factors, q, towards):
         store(i + 4 * q, n)
 
 
-@jit
+@routine
 def four_rows(re, im, step, w, x, towards):
     """Four rows of a tile, with scalar factors of the second one, as in :func:`pass_four`."""
     w2, x2 = times(w, x, w, x)
@@ -221,7 +221,7 @@ def four_rows(re, im, step, w, x, towards):
     store(im + 3 * step, h)
 
 
-@jit
+@routine
 def four_plain_rows(re, im):
     """Four neighbouring rows without factors."""
     s = VECTOR_BYTES
@@ -240,13 +240,19 @@ def four_plain_rows(re, im):
 
 
 @routine
+def turn(source, target):
+    """Sixteen blocks of 16 numbers, lanes for blocks; or back."""
+    transpose(source, VECTOR_BYTES, target, VECTOR_BYTES)
+
+
+@routine
 def groups(re, im, factors, n_groups, tile, towards):
     """Blocks of 16, sixteen at a time: turned and transformed, or back; ``factors`` are of 16."""
     for _ in range(n_groups):
         other = tile + GROUP_BYTES
         if towards:
-            transpose(re, VECTOR_BYTES, tile, VECTOR_BYTES)
-            transpose(im, VECTOR_BYTES, other, VECTOR_BYTES)
+            turn(re, tile)
+            turn(im, other)
             for j in range(4):
                 w, x = splat(load_one(factors + 4 * j)), splat(load_one(factors + 16 + 4 * j))
                 at = VECTOR_BYTES * j
@@ -263,8 +269,8 @@ def groups(re, im, factors, n_groups, tile, towards):
                 w, x = splat(load_one(factors + 4 * j)), splat(load_one(factors + 16 + 4 * j))
                 at = VECTOR_BYTES * j
                 four_rows(re + at, im + at, 4 * VECTOR_BYTES, w, x, False)
-            transpose(re, VECTOR_BYTES, tile, VECTOR_BYTES)
-            transpose(im, VECTOR_BYTES, other, VECTOR_BYTES)
+            turn(re, tile)
+            turn(im, other)
             for j in range(0, GROUP_BYTES, VECTOR_BYTES):
                 store(re + j, load(tile + j))
                 store(im + j, load(other + j))
