@@ -134,7 +134,7 @@ def _scratch(work: _Work, n_rows: int) -> tuple[Tensor, int, int]:
 
 def _key_rows(work: _Work) -> int:
     """Vectors of a tile's positions and lines of keys."""
-    return 16 + 2 * _TILE * (work.n + 1) * _rows(work.d_key)
+    return 16 + 2 * (_TILE * (work.n + 1) + 1) * _rows(work.d_key)
 
 
 def forward(

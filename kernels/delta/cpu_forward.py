@@ -24,6 +24,7 @@ from tristate.kernels.cpu.vector import (
     sub,
 )
 from tristate.kernels.delta.cpu_rows import (
+    decay_of,
     line_bytes,
     load_block,
     load_keys,
@@ -40,8 +41,7 @@ TILE = 16
 
 @routine
 def _run(
-    n, size, state, n_rows, decays, with_decay, reads, keys, erases, values, rates, outs,
-    first, end,
+    n, size, state, n_rows, count, decays, reads, keys, erases, values, rates, outs, first, end,
 ):  # fmt: skip
     """Pass the tokens of one run; values become errors."""
     last = end * n - 1
@@ -54,10 +54,11 @@ def _run(
             store(values + row, error)
             # Of the last step's pass nothing is found any more: its own key stands in.
             out, found = advance(
-                BY_ROW, with_decay and j == 0, j == n - 1, state, n_rows, decays + size * i,
-                keys + size * step, mul(load(rates + row), error), reads + size * i,
+                BY_ROW, state, n_rows, decay_of(decays, size, i, j, count), keys + size * step,
+                mul(load(rates + row), error), reads + size * i,
                 erases + size * min(step + 1, last),
             )  # fmt: skip
+            # That of a token's last step stays.
             store(outs + VECTOR_BYTES * i, out)
 
 
@@ -83,10 +84,8 @@ def forward(
     reads = bounds + 8 * TILE
     # A vector more than the lines: tables of powers of two apart share few places in a cache.
     decays = reads + size * TILE + VECTOR_BYTES
-    keys = decays + size * TILE + VECTOR_BYTES
-    erases = keys
-    if g != 0:
-        erases = keys + size * TILE * n + VECTOR_BYTES
+    keys = decays + size * (TILE + 1) + VECTOR_BYTES
+    erases = keys + size * TILE * n + VECTOR_BYTES
     values = erases + size * TILE * n + VECTOR_BYTES
     rates = values + VECTOR_BYTES * TILE * n
     outs = rates + VECTOR_BYTES * TILE * n
@@ -127,7 +126,7 @@ def forward(
                     if fresh or run > 0:
                         clear(state, n_rows)
                     _run(
-                        n, size, state, n_rows, decays, g != 0, reads, keys, erases, values, rates,
+                        n, size, state, n_rows, count, decays, reads, keys, erases, values, rates,
                         outs, load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                     )  # fmt: skip
                 place = out + b * out_b + h * out_h + shift * width(kind)

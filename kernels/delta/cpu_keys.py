@@ -40,6 +40,7 @@ from tristate.kernels.cpu.vector import (
 )
 from tristate.kernels.delta.cpu_forward import TILE
 from tristate.kernels.delta.cpu_rows import (
+    decay_of,
     line_bytes,
     load_block,
     load_keys,
@@ -77,8 +78,7 @@ def _load_values(
 
 @routine
 def _forwards(
-    n, size, value_size, state, n_rows, decays, with_decay, keys, douts, dvs, xs, dqs, dks,
-    first, end,
+    n, size, value_size, state, n_rows, count, decays, keys, douts, dvs, xs, dqs, dks, first, end,
 ):  # fmt: skip
     """Pass the tokens of one run; write ``dq``, and the part of ``dk`` of what a key erases."""
     last = end * n - 1
@@ -86,22 +86,20 @@ def _forwards(
     for i in range(first, end):
         for j in range(n):
             step = i * n + j
-            grad = neg(found)
-            if with_decay and j == 0:
-                grad = mul(load(decays + size * i), grad)
-            store(dks + VECTOR_BYTES * step, grad)
+            decay = decay_of(decays, size, i, j, count)
+            store(dks + VECTOR_BYTES * step, mul(load(decay), neg(found)))
             dq, found = advance(
-                BY_LANE, with_decay and j == 0, j == n - 1, state, n_rows, decays + size * i,
-                xs + value_size * step, load(keys + size * step), douts + value_size * i,
-                dvs + value_size * min(step + 1, last),
+                BY_LANE, state, n_rows, decay, xs + value_size * step, load(keys + size * step),
+                douts + value_size * i, dvs + value_size * min(step + 1, last),
             )  # fmt: skip
+            # That of a token's last step stays.
             store(dqs + VECTOR_BYTES * i, dq)
 
 
 @routine
 def _back(
-    n, size, value_size, state, n_rows, decays, with_decay, reads, keys, erases, douts, dvs, xs,
-    dqs, dks, dgs, total, first, end,
+    n, size, value_size, state, n_rows, count, decays, with_decay, reads, keys, erases, douts, dvs,
+    xs, dqs, dks, dgs, total, first, end,
 ):  # fmt: skip
     """Go back over the tokens of one run; complete ``dk``, add to ``dg``.
 
@@ -124,11 +122,13 @@ def _back(
                 if j == 0:
                     here = dgs + VECTOR_BYTES * i
                     store(here, add(load(here), sum_))
+            query = splat(np.float32(0))
+            if j == 0 and i > first:
+                query = load(reads + size * before)
             written = retreat(
-                BY_LANE, with_decay and j == 0, j == 0 and i > first, state, n_rows,
-                decays + size * i, dvs + value_size * step, load(erases + size * step),
-                douts + value_size * before, load(reads + size * before),
-                xs + value_size * max(step - 1, first * n),
+                BY_LANE, state, n_rows, decay_of(decays, size, i, j, count),
+                dvs + value_size * step, load(erases + size * step), douts + value_size * before,
+                query, xs + value_size * max(step - 1, first * n),
             )  # fmt: skip
         if with_decay and i > first:
             sum_ = fma(load(reads + size * before), load(dqs + VECTOR_BYTES * before), sum_)
@@ -166,10 +166,8 @@ def backward(
     bounds = tile + 4 * TILE
     reads = bounds + 8 * TILE
     decays = reads + size * TILE + VECTOR_BYTES
-    keys = decays + size * TILE + VECTOR_BYTES
-    erases = keys
-    if g != 0:
-        erases = keys + size * TILE * n + VECTOR_BYTES
+    keys = decays + size * (TILE + 1) + VECTOR_BYTES
+    erases = keys + size * TILE * n + VECTOR_BYTES
     douts = erases + size * TILE * n + VECTOR_BYTES
     dvs = douts + value_size * TILE + VECTOR_BYTES
     xs = dvs + value_size * TILE * n + VECTOR_BYTES
@@ -231,7 +229,7 @@ def backward(
                             if fresh or run > 0:
                                 clear(state, n_rows)
                             _forwards(
-                                n, size, value_size, state, n_rows, decays + shift, g != 0,
+                                n, size, value_size, state, n_rows, count, decays + shift,
                                 keys + shift, douts, dvs, xs, dqs, dks,
                                 load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                             )  # fmt: skip
@@ -258,7 +256,7 @@ def backward(
                                     store(at, splat(np.float32(0)))
                         for run in range(runs - 1, -1, -1):
                             _back(
-                                n, size, value_size, state, n_rows, decays + shift, g != 0,
+                                n, size, value_size, state, n_rows, count, decays + shift, g != 0,
                                 reads + shift, keys + shift, erases + shift, douts, dvs, xs, dqs,
                                 dks, dgs, total,
                                 load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),

@@ -114,10 +114,10 @@ def load_keys(
     kind, n, d_key, scale, q, q_t, k, k_t, k_s, g, g_t, by_key, tile, count, ahead,
     reads, keys, erases, decays,
 ):  # fmt: skip
-    """Lines of a tile: scaled queries by token, keys by step, and what the keys erase.
+    """Lines of a tile: scaled queries and decays by token, keys by step, and what the keys erase.
 
-    Where there are decays (``g`` isn't 0), they are written by token; a token's first step erases
-    what has decayed, ``exp(g) k``. The tile to come is ``ahead`` tokens from this one.
+    A token's first step erases what has decayed, ``exp(g) k``. Behind the decays of the last token
+    stands a line of ones, for its other steps. The tile to come is ``ahead`` tokens from this one.
     """
     size = line_bytes(d_key)
     factor = splat(scale)
@@ -131,10 +131,11 @@ def load_keys(
         for j in range(n):
             load_line(kind, k + t * k_t + j * k_s, d_key, keys + first + size * j)
             _foresee(k + (t + ahead) * k_t + j * k_s, width(kind) * d_key)
-        if g == 0:
-            continue
         line = decays + size * i
-        if by_key:
+        if g == 0:
+            for at in range(line, line + size, VECTOR_BYTES):
+                store(at, splat(np.float32(1)))
+        elif by_key:
             load_line(FLOAT32, g + t * g_t, d_key, line)
             for at in range(line, line + size, VECTOR_BYTES):
                 store(at, exp(load(at)))
@@ -146,6 +147,14 @@ def load_keys(
             store(erases + first + at, mul(load(line + at), load(keys + first + at)))
         for at in range(first + size, first + n * size, VECTOR_BYTES):
             store(erases + at, load(keys + at))
+    for at in range(decays + size * count, decays + size * (count + 1), VECTOR_BYTES):
+        store(at, splat(np.float32(1)))
+
+
+@jit
+def decay_of(decays, size, i, j, count):
+    """The line of decays of step ``j`` of token ``i``: ones but for the first step."""
+    return decays + size * (i if j == 0 else count)
 
 
 @routine

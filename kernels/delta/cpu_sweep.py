@@ -5,7 +5,8 @@ read from a line of float32 and broadcast. A step of a recurrence wants the next
 with the state that it leaves behind: both are had in one pass, four operations for each vector.
 
 The same passes serve a state with value channels in its lanes and key channels in its rows, whose
-decay is by row, and the transposed one, whose decay is by lane.
+decay is by row, and the transposed one, whose decay is by lane. A step without a decay decays by
+ones: on the processors at hand passes with an operation less are not faster.
 """
 
 import numpy as np
@@ -27,53 +28,24 @@ from tristate.kernels.cpu.vector import (
 BY_ROW, BY_LANE = 1, 2
 
 
-@jit
-def _decayed(kind, h, decay, lanes):
-    if kind == BY_ROW:
-        return mul(splat(load_one(decay)), h)
-    if kind == BY_LANE:
-        return mul(lanes, h)
-    return h
-
-
-@jit
-def _advance(
-    kind, reads, state, n_rows, decay, entering_rows, x, read_rows, next_rows
-):  # fmt: skip
-    zero = splat(np.float32(0))
-    lanes = zero
-    if kind == BY_LANE:
-        lanes = load(decay)
-    read_0, read_1, next_0, next_1 = zero, zero, zero, zero
-    for r in range(0, 4 * n_rows, 8):
-        at = state + LINES * r
-        h = _decayed(kind, load(at), decay + r, lanes)
-        h = fma(splat(load_one(entering_rows + r)), x, h)
-        store(at, h)
-        if reads:
-            read_0 = fma(splat(load_one(read_rows + r)), h, read_0)
-        next_0 = fma(splat(load_one(next_rows + r)), h, next_0)
-        h = _decayed(kind, load(at + VECTOR_BYTES), decay + r + 4, lanes)
-        h = fma(splat(load_one(entering_rows + r + 4)), x, h)
-        store(at + VECTOR_BYTES, h)
-        if reads:
-            read_1 = fma(splat(load_one(read_rows + r + 4)), h, read_1)
-        next_1 = fma(splat(load_one(next_rows + r + 4)), h, next_1)
-    return add(read_0, read_1), add(next_0, next_1)
-
-
 # Bytes of a row of lanes for each byte of a line of one number a row.
 LINES = VECTOR_BYTES // 4
 
 
 @jit
-def advance(kind, decays, reads, state, n_rows, decay, entering_rows, x, read_rows, next_rows):
+def _decayed(kind, row, decay, lanes):
+    """A row of the state, decayed by its own number or by those of its lanes."""
+    if kind == BY_ROW:
+        return mul(splat(load_one(decay)), load(row))
+    return mul(lanes, load(row))
+
+
+@jit
+def advance(kind, state, n_rows, decay, entering_rows, x, read_rows, next_rows):
     """``S = decay S + rows x``; then the products ``read_rows . S`` and ``next_rows . S``.
 
     Args:
         kind: ``BY_ROW`` or ``BY_LANE``, how ``decay`` is given; known when compiled.
-        decays: whether it decays.
-        reads: whether the first product is wanted; zeros if not.
         state: address of the rows.
         n_rows: how many; an even number.
         decay: address of a number for each row, or of lanes.
@@ -82,57 +54,50 @@ def advance(kind, decays, reads, state, n_rows, decay, entering_rows, x, read_ro
         read_rows: address of the rows' weights in the first product.
         next_rows: address of those in the second one.
     """
-    if decays and reads:
-        return _advance(kind, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
-    if decays:
-        return _advance(kind, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
-    if reads:
-        return _advance(0, True, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
-    return _advance(0, False, state, n_rows, decay, entering_rows, x, read_rows, next_rows)
-
-
-@jit
-def _retreat(
-    kind, adds, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows
-):  # fmt: skip
     zero = splat(np.float32(0))
-    lanes = zero
-    if kind == BY_LANE:
-        lanes = load(decay)
-    x = neg(x)
-    next_0, next_1 = zero, zero
+    read_0, read_1, next_0, next_1 = zero, zero, zero, zero
+    lanes = load(decay)
+    # A row after the other, and not both at once, lest registers run out.
     for r in range(0, 4 * n_rows, 8):
         at = state + LINES * r
-        h = _decayed(kind, load(at), decay + r, lanes)
-        h = fma(splat(load_one(leaving_rows + r)), x, h)
-        if adds:
-            h = fma(splat(load_one(added_rows + r)), y, h)
+        h = _decayed(kind, at, decay + r, lanes)
+        h = fma(splat(load_one(entering_rows + r)), x, h)
         store(at, h)
+        read_0 = fma(splat(load_one(read_rows + r)), h, read_0)
         next_0 = fma(splat(load_one(next_rows + r)), h, next_0)
-        h = _decayed(kind, load(at + VECTOR_BYTES), decay + r + 4, lanes)
-        h = fma(splat(load_one(leaving_rows + r + 4)), x, h)
-        if adds:
-            h = fma(splat(load_one(added_rows + r + 4)), y, h)
-        store(at + VECTOR_BYTES, h)
+        at += VECTOR_BYTES
+        h = _decayed(kind, at, decay + r + 4, lanes)
+        h = fma(splat(load_one(entering_rows + r + 4)), x, h)
+        store(at, h)
+        read_1 = fma(splat(load_one(read_rows + r + 4)), h, read_1)
         next_1 = fma(splat(load_one(next_rows + r + 4)), h, next_1)
-    return add(next_0, next_1)
+    return add(read_0, read_1), add(next_0, next_1)
 
 
 @jit
-def retreat(kind, decays, adds, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows):
-    """``G = decay G - rows x``, and where it ``adds``, ``+ added_rows y``; then ``next_rows . G``.
+def retreat(kind, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows):
+    """``G = decay G - rows x + added_rows y``; then the product ``next_rows . G``.
 
     The transpose of :func:`advance`, with arguments like its own.
     """
-    if decays and adds:
-        return _retreat(kind, True, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows)
-    if decays:
-        return _retreat(
-            kind, False, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows
-        )
-    if adds:
-        return _retreat(0, True, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows)
-    return _retreat(0, False, state, n_rows, decay, leaving_rows, x, added_rows, y, next_rows)
+    zero = splat(np.float32(0))
+    next_0, next_1 = zero, zero
+    lanes = load(decay)
+    x = neg(x)
+    for r in range(0, 4 * n_rows, 8):
+        at = state + LINES * r
+        h = _decayed(kind, at, decay + r, lanes)
+        h = fma(splat(load_one(leaving_rows + r)), x, h)
+        h = fma(splat(load_one(added_rows + r)), y, h)
+        store(at, h)
+        next_0 = fma(splat(load_one(next_rows + r)), h, next_0)
+        at += VECTOR_BYTES
+        h = _decayed(kind, at, decay + r + 4, lanes)
+        h = fma(splat(load_one(leaving_rows + r + 4)), x, h)
+        h = fma(splat(load_one(added_rows + r + 4)), y, h)
+        store(at, h)
+        next_1 = fma(splat(load_one(next_rows + r + 4)), h, next_1)
+    return add(next_0, next_1)
 
 
 @jit

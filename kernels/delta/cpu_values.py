@@ -32,6 +32,7 @@ from tristate.kernels.cpu.vector import (
 )
 from tristate.kernels.delta.cpu_forward import TILE
 from tristate.kernels.delta.cpu_rows import (
+    decay_of,
     line_bytes,
     load_block,
     load_keys,
@@ -66,7 +67,7 @@ def write_sums(rows, target, target_t, target_s, n, tile, count):
 
 @routine
 def _run(
-    n, size, state, n_rows, decays, with_decay, reads, keys, erases, douts, errors, rates, sums,
+    n, size, state, n_rows, count, decays, reads, keys, erases, douts, errors, rates, sums,
     first, end,
 ):  # fmt: skip
     """Go back over the tokens of one run; errors become gradients of values."""
@@ -80,10 +81,12 @@ def _run(
             store(sums + row, fma(dx, load(errors + row), load(sums + row)))
             dv = mul(load(rates + row), dx)
             store(errors + row, dv)
+            dout = splat(np.float32(0))
+            if j == 0 and i > first:
+                dout = load(douts + VECTOR_BYTES * before)
             dx = retreat(
-                BY_ROW, with_decay and j == 0, j == 0 and i > first, state, n_rows,
-                decays + size * i, erases + size * step, dv, reads + size * before,
-                load(douts + VECTOR_BYTES * before), keys + size * max(step - 1, first * n),
+                BY_ROW, state, n_rows, decay_of(decays, size, i, j, count), erases + size * step,
+                dv, reads + size * before, dout, keys + size * max(step - 1, first * n),
             )  # fmt: skip
 
 
@@ -108,10 +111,8 @@ def backward(
     bounds = tile + 4 * TILE
     reads = bounds + 8 * TILE
     decays = reads + size * TILE + VECTOR_BYTES
-    keys = decays + size * TILE + VECTOR_BYTES
-    erases = keys
-    if g != 0:
-        erases = keys + size * TILE * n + VECTOR_BYTES
+    keys = decays + size * (TILE + 1) + VECTOR_BYTES
+    erases = keys + size * TILE * n + VECTOR_BYTES
     errors = erases + size * TILE * n + VECTOR_BYTES
     rates = errors + VECTOR_BYTES * TILE * n
     sums = rates + VECTOR_BYTES * TILE * n
@@ -159,7 +160,7 @@ def backward(
                         store(row, splat(np.float32(0)))
                 for run in range(runs - 1, -1, -1):
                     _run(
-                        n, size, state, n_rows, decays, g != 0, reads, keys, erases, douts, errors,
+                        n, size, state, n_rows, count, decays, reads, keys, erases, douts, errors,
                         rates, sums, load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4),
                     )  # fmt: skip
                     if fresh or run > 0:
