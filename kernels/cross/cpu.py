@@ -72,6 +72,9 @@ def backward(
     first = branches[0]
     work = cpu_rows.sizes(first.u, first.A, first.B, first.C)
     grad_out = grad_out.to(first.u.dtype)
+    if height and grad_out.stride(1) != 1:
+        # Columns are read where channels lie side by side.
+        grad_out = grad_out.transpose(1, 2).contiguous().transpose(1, 2)
     sequences = (inputs.u, inputs.delta, inputs.z)
     written = [_room(field, first.u.dtype, seq_idx is not None) for field in sequences]
     memory, scratch = cpu_rows.backward_scratch(work)

@@ -30,10 +30,18 @@ def work(task, source, target):
 """
 PROGRAM = """
 import torch
+from torch.nn.functional import silu, softplus
 from tristate.kernels.cpu.runtime import Kernel
-x, y = torch.linspace(-1, 1, 64), torch.empty(64)
-Kernel("kernel", "work")(4, x.data_ptr(), y.data_ptr())
-torch.testing.assert_close(y, torch.nn.functional.softplus(x))
+x, y, z = torch.linspace(-1, 1, 64), torch.empty(64), torch.empty(64)
+work = Kernel("kernel", "work")
+work(4, x.data_ptr(), y.data_ptr())
+torch.testing.assert_close(y, softplus(x))
+# What one row of arguments leaves, the next one finds.
+work.rows(4, (y.data_ptr(), z.data_ptr()), (z.data_ptr(), y.data_ptr()))
+torch.testing.assert_close(y, softplus(softplus(softplus(x))))
+# Another kernel of the same name, in a file of the same name.
+Kernel("other.kernel", "work")(4, x.data_ptr(), y.data_ptr())
+torch.testing.assert_close(y, silu(x))
 from tristate.kernels.cpu import compiler
 print(compiler.cache_folder())
 """
@@ -114,6 +122,8 @@ def test_ordinary_threads_where_pytorch_has_no_team(two_threads, monkeypatch):
 
 def run(folder, **environment):
     (folder / "kernel.py").write_text(KERNEL)
+    (folder / "other").mkdir(exist_ok=True)
+    (folder / "other" / "kernel.py").write_text(KERNEL.replace("softplus", "silu"))
     path = os.pathsep.join([str(folder), *sys.path])
     variables = {**os.environ, "PYTHONPATH": path, **environment}
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
