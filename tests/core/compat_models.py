@@ -3,6 +3,9 @@
 They import what :func:`tristate.compat.enable` offers: build them while it is enabled.
 """
 
+# The packages are there only while they are enabled: no type checker finds them.
+# pyright: reportMissingImports=false
+
 from functools import partial
 from typing import Any
 
@@ -96,13 +99,12 @@ class Caduceus(nn.Module):
         block = partial(Block, mlp_cls=nn.Identity, norm_cls=norm, fused_add_norm=True)
         backbone.layers = nn.ModuleList([block(width, mixer) for _ in range(config["n_layer"])])
         backbone.norm_f = norm(width)
-        self.caduceus = nn.Module()
-        self.caduceus.backbone = backbone
+        self.caduceus = nn.ModuleDict({"backbone": backbone})
         self.lm_head = nn.Linear(width, n_tokens, bias=False)
         self.lm_head.weight = backbone.embeddings.word_embeddings.weight
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        backbone = self.caduceus.backbone
+        backbone: Any = self.caduceus["backbone"]
         x, residual = backbone.embeddings.word_embeddings(input_ids), None
         for layer in backbone.layers:
             x, residual = layer(x, residual)
