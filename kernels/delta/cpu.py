@@ -7,7 +7,10 @@ from torch import Tensor
 
 from tristate.kernels.cpu.runtime import Kernel, threads
 
-_LANES, _TILE, _KEPT, _ROW = 16, 16, 8, 64
+TILE, KEPT = 16, 8
+"""Tokens of a tile, and tiles between the states that the backward keeps for a while."""
+
+_LANES, _ROW = 16, 64
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 _forward = Kernel("tristate.kernels.delta.cpu_forward", "forward")
@@ -103,7 +106,7 @@ class _Work(NamedTuple):
 
     @property
     def n_tiles(self) -> int:
-        return -(-self.length // _TILE)
+        return -(-self.length // TILE)
 
 
 def _work(x: _Inputs, n_channels: int) -> _Work:
@@ -134,7 +137,7 @@ def _scratch(work: _Work, n_rows: int) -> tuple[Tensor, int, int]:
 
 def _key_rows(work: _Work) -> int:
     """Vectors of a tile's positions and lines of keys."""
-    return 16 + 2 * (_TILE * (work.n + 1) + 1) * _rows(work.d_key)
+    return 16 + 2 * (TILE * (work.n + 1) + 1) * _rows(work.d_key)
 
 
 def forward(
@@ -160,7 +163,7 @@ def forward(
     errors = new(v.shape if keep else 0, dtype=torch.float32)
     last = torch.empty(batch, heads, d_key, d_value)
     factor = torch.tensor([scale])
-    n_rows = _key_rows(work) + _TILE * (2 * work.n + 1) + (d_key + 1) * _rows(d_value)
+    n_rows = _key_rows(work) + TILE * (2 * work.n + 1) + (d_key + 1) * _rows(d_value)
     memory, scratch, scratch_bytes = _scratch(work, n_rows)
     _forward(
         work.n_tasks,
@@ -225,7 +228,7 @@ def backward(
     dv = new(v.shape, dtype=torch.float32)
     dbeta = new((1 if by_value else work.n_splits, *x.beta.shape), dtype=torch.float32)
     dinitial = torch.empty(batch, heads, d_key, d_value)
-    n_rows = _key_rows(work) + _TILE * (3 * n + 1) + (d_key + 1) * _rows(d_value)
+    n_rows = _key_rows(work) + TILE * (3 * n + 1) + (d_key + 1) * _rows(d_value)
     memory, scratch, scratch_bytes = _scratch(work, n_rows + work.n_tiles // _LANES)
     _values(
         work.n_tasks,
@@ -246,8 +249,8 @@ def backward(
     dg = None
     if x.g is not None:
         dg = new((1 if by_key else work.n_splits, *x.g.shape), dtype=torch.float32)
-    n_rows = _key_rows(work) + _TILE * (2 * n + 1) * _rows(d_value) + _TILE * (2 * n + 2)
-    n_kept = -(-work.n_tiles // _KEPT) if g is not None else 0
+    n_rows = _key_rows(work) + TILE * (2 * n + 1) * _rows(d_value) + TILE * (2 * n + 2)
+    n_kept = -(-work.n_tiles // KEPT) if g is not None else 0
     n_rows += ((d_value + 1) * (1 + n_kept) + 1) * _rows(d_key)
     memory, scratch, scratch_bytes = _scratch(work, n_rows + work.n_tiles // _LANES)
     _keys(

@@ -23,6 +23,7 @@ from tristate.kernels.cpu.vector import (
     store,
     sub,
 )
+from tristate.kernels.delta.cpu import TILE
 from tristate.kernels.delta.cpu_rows import (
     decay_of,
     line_bytes,
@@ -35,8 +36,6 @@ from tristate.kernels.delta.cpu_rows import (
     store_steps,
 )
 from tristate.kernels.delta.cpu_sweep import BY_ROW, advance, clear, product
-
-TILE = 16
 
 
 @routine

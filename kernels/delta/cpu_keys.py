@@ -38,7 +38,7 @@ from tristate.kernels.cpu.vector import (
     store,
     sub,
 )
-from tristate.kernels.delta.cpu_forward import TILE
+from tristate.kernels.delta.cpu import KEPT, TILE
 from tristate.kernels.delta.cpu_rows import (
     decay_of,
     line_bytes,
@@ -51,8 +51,6 @@ from tristate.kernels.delta.cpu_rows import (
 )
 from tristate.kernels.delta.cpu_sweep import BY_LANE, advance, clear, enter, product, retreat
 from tristate.kernels.delta.cpu_values import find_segments, write_sums
-
-KEPT = 8
 
 
 @routine

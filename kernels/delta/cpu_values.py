@@ -30,7 +30,7 @@ from tristate.kernels.cpu.vector import (
     store_one,
     sum_lanes,
 )
-from tristate.kernels.delta.cpu_forward import TILE
+from tristate.kernels.delta.cpu import TILE
 from tristate.kernels.delta.cpu_rows import (
     decay_of,
     line_bytes,
