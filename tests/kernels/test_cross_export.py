@@ -63,7 +63,9 @@ def test_nothing_of_ours_is_left_in_the_program(kind):
 
 # PyTorch's exporter and the libraries behind it warn of their own affairs.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "n_scans"), ((Sequence, 2), (Map, 4)))
+@pytest.mark.parametrize(
+    ("kind", "n_scans"), ((Sequence, 2), pytest.param(Map, 4, marks=pytest.mark.slow))
+)
 def test_onnxruntime_computes_the_same(kind, n_scans):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
