@@ -12,8 +12,14 @@ PACKAGES = {"causal_conv1d": "1.5.0+tristate", "mamba_ssm": "2.2.4+tristate"}
 # Module -> file of this folder -> names that the module has from it.
 MODULES: dict[str, dict[str, str]] = {
     "causal_conv1d": {"conv": "causal_conv1d_fn causal_conv1d_update"},
-    "causal_conv1d.causal_conv1d_interface": {"conv": "causal_conv1d_fn causal_conv1d_update"},
-    "causal_conv1d.causal_conv1d_varlen": {"conv": "causal_conv1d_varlen_states"},
+    "causal_conv1d.causal_conv1d_interface": {
+        "conv": "causal_conv1d_fn causal_conv1d_update",
+        "references": "causal_conv1d_ref causal_conv1d_update_ref",
+    },
+    "causal_conv1d.causal_conv1d_varlen": {
+        "conv": "causal_conv1d_varlen_states",
+        "references": "causal_conv1d_varlen_states_ref",
+    },
     "mamba_ssm": {
         "mamba": "Mamba",
         "mamba2": "Mamba2",
@@ -26,7 +32,8 @@ MODULES: dict[str, dict[str, str]] = {
     "mamba_ssm.modules.mamba_simple": {"first": "Block", "mamba": "Mamba"},
     "mamba_ssm.ops": {},
     "mamba_ssm.ops.selective_scan_interface": {
-        "scan": "bimamba_inner_fn mamba_inner_fn mamba_inner_fn_no_out_proj selective_scan_fn"
+        "references": "bimamba_inner_ref mamba_inner_ref selective_scan_ref",
+        "scan": "bimamba_inner_fn mamba_inner_fn mamba_inner_fn_no_out_proj selective_scan_fn",
     },
     "mamba_ssm.ops.triton": {},
     "mamba_ssm.ops.triton.layer_norm": {
@@ -36,7 +43,10 @@ MODULES: dict[str, dict[str, str]] = {
     "mamba_ssm.ops.triton.layernorm_gated": {
         "gated_norm": "LayerNorm RMSNorm layernorm_fn rmsnorm_fn"
     },
-    "mamba_ssm.ops.triton.selective_state_update": {"scan": "selective_state_update"},
+    "mamba_ssm.ops.triton.selective_state_update": {
+        "references": "selective_state_update_ref",
+        "scan": "selective_state_update",
+    },
     "mamba_ssm.ops.triton.ssd_combined": {
         "ssd": "mamba_chunk_scan_combined mamba_split_conv1d_scan_combined"
     },

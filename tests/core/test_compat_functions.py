@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tristate.core.compat import block, conv, gated_norm, generation, hub, norm, scan, ssd
+from tristate.core.compat import (
+    block,
+    conv,
+    gated_norm,
+    generation,
+    hub,
+    norm,
+    references,
+    scan,
+    ssd,
+)
 from tristate.core.compat.mamba import Mamba
 
 # Float32 on two paths that round differently.
@@ -261,6 +271,22 @@ def test_the_states_after_each_of_several_sequences():
         ssd.mamba_chunk_scan_combined(x, dt, A, B, C, 8, return_varlen_states=True)
     with pytest.raises(ValueError, match="headdim"):
         ssd.mamba_split_conv1d_scan_combined(x, B, None, A, A, A, 8)
+
+
+def test_references_compute_in_float64_and_by_loops():
+    x, weight, first = torch.randn(2, 5, 9), torch.randn(5, 4), torch.randn(2, 5, 3)
+    out, states = references.causal_conv1d_ref(x, weight, None, first, True, None, "silu")
+    fast, fast_states = conv.causal_conv1d_fn(x, weight, None, None, first, True, None, "silu")
+    torch.testing.assert_close(out, fast, **CLOSE)
+    torch.testing.assert_close(states, fast_states)
+    inputs = (x, torch.rand(2, 5, 9), -torch.rand(5, 3), torch.randn(2, 3, 9), torch.randn(5, 3))
+    exact = references.selective_scan_ref(*(i.double() for i in inputs))
+    for got in (references.selective_scan_ref(*inputs), scan.selective_scan_fn(*inputs)):
+        torch.testing.assert_close(got.double(), exact, **CLOSE)
+    # A gradient flows through the loops even where the fast kernels have none: a second one.
+    torch.autograd.gradgradcheck(
+        references.selective_scan_ref, [i[..., :3].double().requires_grad_() for i in inputs]
+    )
 
 
 class Letters(generation.GenerationMixin, torch.nn.Module):

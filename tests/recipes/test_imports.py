@@ -27,7 +27,9 @@ def imported(statement: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["tristate", "tristate.kernels", "tristate.kernels.registry"])
+@pytest.mark.parametrize(
+    "module", ["tristate", "tristate.compat", "tristate.kernels", "tristate.kernels.registry"]
+)
 def test_the_package_brings_nothing_heavy(module):
     assert not imported(f"import {module}") & (HEAVY | {"torch"})
 

@@ -50,7 +50,7 @@ def test_every_module_is_inside(wheel):
     for layer in ("kernels", "core", "vision", "audio", "bio", "recipes"):
         for path in (ROOT / layer).rglob("*.py"):
             assert f"tristate/{path.relative_to(ROOT)}" in wheel
-    assert "tristate/py.typed" in wheel
+    assert {"tristate/compat.py", "tristate/py.typed"} <= wheel
 
 
 def test_recipes_data_and_licences_are_inside(wheel):
