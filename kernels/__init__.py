@@ -66,6 +66,9 @@ _HOME = {
     "vandermonde_transpose": "ssm_kernel",
 }
 
+OPS = tuple(name for name, home in _HOME.items() if home != "backend")
+"""The functions of tensors among them: a tracer of programs keeps these whole."""
+
 
 def __getattr__(name: str) -> Any:
     # The command line takes its tables from here and starts without PyTorch.
