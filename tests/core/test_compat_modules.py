@@ -203,3 +203,19 @@ def test_half_precision_runs_with_its_state_in_float32():
     assert got.dtype == torch.bfloat16
     # bfloat16 keeps 8 bits: the projections round inputs and outputs of about 1.
     torch.testing.assert_close(got.float(), wanted, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Mamba", {"bimamba_type": "v2", "if_divide_out": True}),
+        ("Mamba2", {"headdim": 8}),
+    ],
+)
+def test_a_mixer_compiles_without_a_graph_break(name, options):
+    import mamba_ssm
+
+    mixer = getattr(mamba_ssm, name)(16, d_state=4, **options)
+    x = torch.randn(2, 21, 16)
+    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), mixer(x))
