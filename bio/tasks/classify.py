@@ -22,7 +22,7 @@ class SequenceClassification(Classification):
     Args:
         backbone: name of the model.
         backbone_args: its constructor arguments; the ids, the length of the windows and the number
-            of classes come from the data.
+            of classes come from the data. A model that does not pool takes the mean.
         pretrained: weights to begin with: FILE or ``hf:OWNER/REPO``, such as a language model's.
         label_smoothing: share of the target that is spread over all classes.
         freeze_backbone: train the head alone.
@@ -51,13 +51,16 @@ class SequenceClassification(Classification):
     ) -> None:
         super().__init__(
             backbone,
-            backbone_args={"global_pool": "avg", **(backbone_args or {})},
+            backbone_args=backbone_args,
             pretrained=pretrained,
             label_smoothing=label_smoothing,
             freeze_backbone=freeze_backbone,
             facts=facts,
             **optim,
         )
+        if not self.backbone.global_pool:
+            # A language model answers for every letter.
+            self.backbone.reset_classifier(len(self.class_names), "avg")  # pyright: ignore
         # Class probabilities and label of each test item, (M, K + 1).
         self.scored = CatMetric()
         self.scores = torch.zeros(0, len(self.class_names) + 1)

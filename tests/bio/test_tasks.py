@@ -81,3 +81,17 @@ def test_pages():
     page = bits_page(torch.tensor([[20.0, 10], [0, 0], [19, 10]]), {0: 2.0, 3: 1.9})
     assert "1.9500" in page and "order 3" in page and "+0.0500" in page and "-0.0500" in page
     assert "No base" in bits_page(torch.zeros(0, 2), {})
+
+
+def test_a_classifier_pools_as_its_model_does_and_a_language_model_by_mean():
+    facts = {**FACTS, "class_names": ["a", "b"], "max_length": 80}
+
+    def pool(backbone: str, **args: Any) -> str:
+        task = SequenceClassification(backbone, backbone_args={**SMALL, **args}, facts=facts)
+        with torch.no_grad():
+            assert task(torch.randint(7, 11, (3, 80))).shape == (3, 2)
+        return task.backbone.global_pool  # pyright: ignore
+
+    assert pool("dna_bimamba_micro_site") == "place"
+    assert pool("dna_mamba_micro") == "avg"
+    assert pool("dna_mamba_micro", global_pool="last") == "last"
