@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tristate.compat
 from tristate.recipes import catalog
 from tristate.recipes.cli import VERBS
 
@@ -15,6 +16,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """What the README enables is not left enabled."""
+    yield
+    tristate.compat.disable()
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=range(len(blocks("python"))))
