@@ -38,7 +38,7 @@ def bits_page(windows: Tensor, baselines: Mapping[int, float]) -> str:
     chart = line_chart("bits per base", series, "tested base")
     return (
         f"<figure><figcaption><span>bits per base</span>{legend}</figcaption>{chart}</figure>"
-        + table(("model", "bits per base", "this model's difference"), rows)
+        + table(("model", "bits per base", "difference"), rows)
         + "<p>2 bits are chance. Markov models are counted on all bases that are not tested, with "
         "one added to each count.</p>"
     )
