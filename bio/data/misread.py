@@ -15,14 +15,9 @@ class Misread:
         source: hands out ``(ids, labels)``.
         share: of the bases that are replaced by A, C, G or T, each as likely.
         base_ids: the ids of these; no other letter is touched.
-
-    Raises:
-        ValueError: ``share`` is none.
     """
 
     def __init__(self, source: Source, share: float, base_ids: Sequence[int]) -> None:
-        if not 0 <= share <= 1:
-            raise ValueError(f"the share of misread letters is between 0 and 1, got {share}")
         self.source, self.share = source, share
         self.bases = torch.tensor(base_ids)
 
