@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tristate.core.attention import AttentionState
 from tristate.core.block import Block
 from tristate.core.context import Context
 from tristate.core.mixer import at_least_float32
 from tristate.core.mixers.attention import Attention
 from tristate.core.mlp import GatedMLP, LowRank
 from tristate.core.norm import AddNorm
+from tristate.core.parts.attention import AttentionState
 
 
 class SideState(NamedTuple):

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tristate.core.errors import UserError
-from tristate.core.task import Task
+from tristate.core.training.task import Task
 from tristate.recipes import catalog
 from tristate.recipes.callbacks import Bar, Lines, Record, checkpoints
 from tristate.recipes.sentences import explain, keys_of_class, keys_of_parser

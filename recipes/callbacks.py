@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from tristate.core.task import Task
+from tristate.core.training.task import Task
 from tristate.recipes.record import write_record
 
 

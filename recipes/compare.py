@@ -147,7 +147,7 @@ def results(folder: Path, metric: str) -> dict[str, Any]:
     """Parameters, test result, items per second and peak memory of a run, from its folder."""
     from safetensors import safe_open
 
-    from tristate.core.curves import read_curves
+    from tristate.core.training.curves import read_curves
 
     curves = read_curves(folder / "metrics.csv")
     with safe_open(folder / "weights.safetensors", "pt") as weights:

@@ -5,8 +5,8 @@ import statistics
 from pathlib import Path
 
 from tristate.core.checkpoint import save_weights
-from tristate.core.curves import read_curves
-from tristate.core.report import Headline, write_report
+from tristate.core.training.curves import read_curves
+from tristate.core.training.report import Headline, write_report
 from tristate.recipes.builder import Experiment
 
 STAGES = {"test": "test", "val": "validation"}

@@ -10,13 +10,13 @@ from tristate.audio.data.collate import Padded, collate
 from tristate.audio.data.decode import read_audio
 from tristate.audio.data.manifest import Clip, find_clips
 from tristate.audio.data.transforms import Chain, Transform
-from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Loader
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Loader
 
 
 class ClipSource:
-    """Clips as a :class:`tristate.core.loader.Source` of ``(clips, labels)`` or ``(clips, names)``.
+    """Clips as a :class:`tristate.core.training.loader.Source`, each with its label or its name.
 
     Args:
         clips: what to read.

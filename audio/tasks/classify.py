@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tristate.audio.data.collate import Padded
 from tristate.audio.tasks.sounds import sound, spectrogram
-from tristate.core.classification import Classification
+from tristate.core.training.classification import Classification
 
 
 class AudioClassification(Classification):
@@ -22,10 +22,10 @@ class AudioClassification(Classification):
         pretrained: weights to begin with: FILE or ``hf:OWNER/REPO``.
         label_smoothing: share of the target that is spread over all classes.
         facts: of the data: ``class_names``, ``in_chans``, ``sample_rate`` and ``kind``.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
-        ValueError: as :class:`tristate.core.classification.Classification`.
+        ValueError: as :class:`tristate.core.training.classification.Classification`.
     """
 
     unit = "clips"

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from torch import Tensor
 
 from tristate.audio.data.transforms import LogMel
-from tristate.core.figures import picture
+from tristate.core.training.figures import picture
 
 RANGE = 8.0  # of the logarithm of energy below the loudest: 35 dB
 COLUMNS = 200  # at most, of a picture

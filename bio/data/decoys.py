@@ -11,7 +11,7 @@ from tristate.bio.data.tokenize import CharacterTokenizer
 
 
 class FreshDecoys:
-    """Labelled windows as a :class:`tristate.core.loader.Source`: a decoy is any one of its gene's.
+    """Labelled windows as a :class:`~tristate.core.training.loader.Source`; decoys change.
 
     Each decoy is replaced in each batch by one drawn from all decoys of the same gene, by the rule
     that the table's were drawn by; the true sites stay.

@@ -16,9 +16,9 @@ from tristate.bio.data.windows import (
     split_by_position,
     tile,
 )
-from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Loader
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Loader
 
 MARKOV_BASES = 20_000_000  # genomes up to so many bases get Markov models to compare with
 

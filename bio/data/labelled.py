@@ -16,14 +16,14 @@ from tristate.bio.data.misread import Misread
 from tristate.bio.data.sources import NamedWindows
 from tristate.bio.data.tokenize import CharacterTokenizer, caduceus_tokenizer
 from tristate.bio.data.tsv import Labelled, read_tsv
-from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Loader, Named, Source
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Loader, Named, Source
 from tristate.kernels.registry import nearest
 
 
 class LabelledIds:
-    """Windows in one tensor, with labels, as a :class:`tristate.core.loader.Source`.
+    """Windows in one tensor, with labels, as a :class:`tristate.core.training.loader.Source`.
 
     Args:
         ids: ``(M, L)`` int64, filled up on the left.

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tristate.core.loader import Source
+from tristate.core.training.loader import Source
 
 
 class Misread:
-    """A :class:`tristate.core.loader.Source` of ids some of which are replaced, anew each time.
+    """A :class:`~tristate.core.training.loader.Source` of ids, some replaced anew each time.
 
     Args:
         source: hands out ``(ids, labels)``.

@@ -9,7 +9,7 @@ from tristate.bio.data.genes import FLANK, read_genes
 from tristate.bio.data.labelled import LabelledIds, LabelledWindows
 from tristate.bio.data.tsv import Labelled
 from tristate.core.errors import UserError
-from tristate.core.loader import Source
+from tristate.core.training.loader import Source
 
 EMBEDDED = Path(__file__).parent / "splice"
 

@@ -8,9 +8,9 @@ from torchmetrics import CatMetric
 
 from tristate.bio.models.dna import padding
 from tristate.bio.tasks.letters import middle
-from tristate.core.classification import Classification
-from tristate.core.report import Section
-from tristate.core.roc import roc_page
+from tristate.core.training.classification import Classification
+from tristate.core.training.report import Section
+from tristate.core.training.roc import roc_page
 
 
 class SequenceClassification(Classification):
@@ -28,10 +28,10 @@ class SequenceClassification(Classification):
         freeze_backbone: train the head alone.
         facts: of the data: ``class_names``, ``tokens``, ``vocab_size``, ``pad_id`` and
             ``max_length``.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
-        ValueError: as :class:`tristate.core.classification.Classification`.
+        ValueError: as :class:`tristate.core.training.classification.Classification`.
     """
 
     unit = "sequences"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tristate.core.curves import Points, line_chart
-from tristate.core.figures import table
+from tristate.core.training.curves import Points, line_chart
+from tristate.core.training.figures import table
 
 
 def bits_page(windows: Tensor, baselines: Mapping[int, float]) -> str:

@@ -11,12 +11,12 @@ from torchmetrics import CatMetric, SumMetric
 from tristate.bio.data.masking import IGNORE
 from tristate.bio.models.dna import padding
 from tristate.bio.tasks.genome_page import bits_page
-from tristate.core.carry import expect_causal
 from tristate.core.context import Context
 from tristate.core.moe import Experts
 from tristate.core.pretrained import load_pretrained
-from tristate.core.report import Section
-from tristate.core.task import Task
+from tristate.core.training.carry import expect_causal
+from tristate.core.training.report import Section
+from tristate.core.training.task import Task
 from tristate.core.zoo import create_model
 
 NATS = 0.6931471805599453  # of a bit
@@ -41,7 +41,7 @@ class SequencePretraining(Task):
         balance: weight of the balancing loss, where the backbone has experts.
         facts: of the data: ``vocab_size``, ``pad_id``, ``mask_id``, ``base_ids`` and ``masked``;
             with ``pieces`` above 1 the state is handed on from batch to batch.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
         ValueError: an argument is unknown to the backbone, the facts are missing, or the backbone

@@ -15,7 +15,7 @@ from tristate.core.compat.conv import causal_conv1d_update
 from tristate.core.compat.scan import scan_inputs, selective_state_update
 from tristate.core.compat.shared import cached_states, decay, keep_last
 from tristate.core.mixer import at_least_float32
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.steps import draw_step_bias
 from tristate.kernels.cross import bidirectional_selective_scan
 from tristate.kernels.selective import selective_scan
 

@@ -13,8 +13,8 @@ from tristate.core.compat.scan import selective_state_update
 from tristate.core.compat.shared import cached_states, decay, keep_last
 from tristate.core.compat.ssd import mamba_split_conv1d_scan_combined
 from tristate.core.mixer import at_least_float32
-from tristate.core.ssd import NO_LIMIT, split_heads
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.ssd import NO_LIMIT, split_heads
+from tristate.core.parts.steps import draw_step_bias
 
 
 class Mamba2(nn.Module):

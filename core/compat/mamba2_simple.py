@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.compat.mamba2 import Mamba2
-from tristate.core.ssd import NO_LIMIT
+from tristate.core.parts.ssd import NO_LIMIT
 
 
 class Mamba2Simple(Mamba2):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tristate.core.ssd import NO_LIMIT, convolve_and_scan
+from tristate.core.parts.ssd import NO_LIMIT, convolve_and_scan
 from tristate.kernels.conv import Activation
 from tristate.kernels.ssd import ssd_scan
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from tristate.core.attention import AttentionState, Rotary, attend, remember
 from tristate.core.mixer import Mixer, hide_padding
+from tristate.core.parts.attention import AttentionState, Rotary, attend, remember
 
 
 class Attention(Mixer):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tristate.core.mixer import Mixer, hide_padding
-from tristate.core.selective import ScanInputs, SelectiveBranch
+from tristate.core.parts.selective import ScanInputs, SelectiveBranch
 from tristate.kernels.cross import bidirectional_selective_scan
 
 
@@ -24,7 +24,7 @@ class BiMamba(Mixer):
         dt_rank: width of the step sizes' projections; ``ceil(d_model / 16)`` when absent.
         bias: biases in the two projections.
         output_scale: factor on the sum of the branches; Vim divides by two.
-        **branch: the other arguments of :class:`tristate.core.selective.SelectiveBranch`.
+        **branch: the other arguments of :class:`tristate.core.parts.selective.SelectiveBranch`.
 
     Source: Zhu et al. 2024, https://arxiv.org/abs/2401.09417, algorithm 1 ("bimamba v2" of
     https://github.com/hustvl/Vim).

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.conv import CausalConv1d
-from tristate.core.heads import unit_length
 from tristate.core.mixer import Mixer, at_least_float32
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.conv import CausalConv1d
+from tristate.core.parts.heads import unit_length
+from tristate.core.parts.steps import draw_step_bias
 from tristate.kernels.delta import gated_delta_rule
 from tristate.kernels.norm import gated_rms_norm
 

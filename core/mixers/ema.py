@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.mixer import Mixer, at_least_float32, hide_padding, refuse_segments
-from tristate.core.past import convolve, keep
+from tristate.core.parts.past import convolve, keep
 from tristate.kernels.linear import linear_scan
 from tristate.kernels.longconv import long_conv, two_sided
 from tristate.kernels.ssm_kernel import vandermonde, vandermonde_transpose

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.heads import heads_of
-from tristate.core.low_rank import LowRank
 from tristate.core.mixer import Mixer, at_least_float32
+from tristate.core.parts.heads import heads_of
+from tristate.core.parts.low_rank import LowRank
 from tristate.kernels.attention import linear_attention
 from tristate.kernels.norm import gated_rms_norm
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.conv import CausalConv1d
 from tristate.core.mixer import Mixer, hide_padding
 from tristate.core.mixers.rglru import RGLRU, RGLRUState
+from tristate.core.parts.conv import CausalConv1d
 
 
 class GriffinState(NamedTuple):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.activation import activation_named
-from tristate.core.conv import CausalConv1d
-from tristate.core.hyena_filter import HyenaFilter
 from tristate.core.mixer import Mixer, refuse_segments
-from tristate.core.past import convolve, keep
+from tristate.core.parts.conv import CausalConv1d
+from tristate.core.parts.hyena_filter import HyenaFilter
+from tristate.core.parts.past import convolve, keep
 
 
 class HyenaState(NamedTuple):
@@ -23,8 +23,8 @@ class Hyena(Mixer):
     """``out_proj(x_0 * h_1 * (x_1 * h_2 * (x_2 ... v)))``: gates and long convolutions in turn.
 
     ``x_0, ..., x_{order-1}, v`` are projections of the input behind short convolutions; each filter
-    ``h`` is computed from positions by :class:`tristate.core.hyena_filter.HyenaFilter` and has a
-    weight of the input itself. Order 2 is one long convolution between two gates, as in H3.
+    ``h`` is computed from positions by :class:`~tristate.core.parts.hyena_filter.HyenaFilter` and has
+    a weight of the input itself. Order 2 is one long convolution between two gates, as in H3.
 
     Time O(order d_model L log L). What is ``max_length`` or more positions back is not seen. A step
     costs O(order d_model max_length); the state is as large.
@@ -37,7 +37,7 @@ class Hyena(Mixer):
         activation: in front of ``out_proj``.
         dropout: rate on what enters the long convolutions.
         conv_bias: let the long convolutions weigh the input itself.
-        **filter: the other arguments of :class:`tristate.core.hyena_filter.HyenaFilter`.
+        **filter: the other arguments of :class:`tristate.core.parts.hyena_filter.HyenaFilter`.
 
     Raises:
         ValueError: the order is below 2.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.mixer import Mixer, refuse_segments
-from tristate.core.pointwise import make_output
+from tristate.core.parts.pointwise import make_output
 from tristate.core.ssm.base import StateSpace
 from tristate.kernels.longconv import long_conv, two_sided
 
@@ -44,7 +44,7 @@ class PublishedLiquidS4(Mixer):
         bidirectional: look back and ahead.
         kernel_length: how far, in positions at rate 1; None for all of it.
         activation: behind the sum.
-        output: what follows, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         d_out: width of the output; that of the input when absent.
         dropout: rate, behind the activation and at the end.
     """

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.arguments import call
-from tristate.core.memo import Memo
 from tristate.core.mixer import Mixer, at_least_float32, refuse_segments
-from tristate.core.pointwise import make_output
+from tristate.core.parts.memo import Memo
+from tristate.core.parts.pointwise import make_output
 from tristate.core.ssm.recurrence import Recurrence
 from tristate.core.ssm.table import SSMS
 from tristate.kernels.registry import nearest
@@ -74,7 +74,7 @@ class LiquidS4(Mixer):
         d_state: states of the linear part.
         ssm: the linear part, a name in :data:`tristate.core.ssm.table.SSMS`.
         activation: behind the sum; a name in :data:`tristate.core.activation.ACTIVATIONS`.
-        output: what follows, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         dropout: rate, behind the activation and at the end.
         **kernel: the other arguments of the linear part.
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.mixer import Mixer, at_least_float32, refuse_segments
-from tristate.core.past import convolve, keep
-from tristate.core.pointwise import make_output
+from tristate.core.parts.past import convolve, keep
+from tristate.core.parts.pointwise import make_output
 from tristate.kernels.longconv import long_conv, two_sided
 
 
@@ -107,7 +107,7 @@ class LongConv(Mixer):
         max_length: taps.
         n_filters: filters per channel; their outputs are projected back to ``d_model``.
         bidirectional: as many taps ahead as back.
-        output: what follows the convolution, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows the convolution, in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         activation: the output's activation.
         dropout: the output's dropout.
         shrink: see :class:`LongFilter`, also for the others.

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tristate.core.diagonal import DiagonalRecurrence
 from tristate.core.mixer import at_least_float32
-from tristate.core.pointwise import Followed, make_output
+from tristate.core.parts.diagonal import DiagonalRecurrence
+from tristate.core.parts.pointwise import Followed, make_output
 from tristate.core.ssm.positive import time_constant
 
 
@@ -81,7 +81,7 @@ class LRU(Followed):
 
     Args:
         d_model: width of input and output.
-        output: what follows the recurrence, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows the recurrence, in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         activation: the output's activation.
         dropout: the output's dropout.
         **recurrence: the other arguments of :class:`LinearRecurrence`.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.mixer import Mixer, hide_padding
-from tristate.core.selective import SelectiveBranch, SelectiveState
+from tristate.core.parts.selective import SelectiveBranch, SelectiveState
 
 
 class Mamba(Mixer):
@@ -23,7 +23,7 @@ class Mamba(Mixer):
         dt_rank: width of the step sizes' projection; ``ceil(d_model / 16)`` when absent.
         bias: biases in the two projections.
         reverse: read time backwards; then the mixer is not causal, and has no state.
-        **branch: the other arguments of :class:`tristate.core.selective.SelectiveBranch`.
+        **branch: the other arguments of :class:`tristate.core.parts.selective.SelectiveBranch`.
 
     Source: Gu & Dao 2023, https://arxiv.org/abs/2312.00752.
     """

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tristate.core.conv import CausalConv1d
 from tristate.core.mixer import Mixer, at_least_float32, hide_padding
-from tristate.core.ssd import NO_LIMIT, SSDState, convolve_and_scan
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.conv import CausalConv1d
+from tristate.core.parts.ssd import NO_LIMIT, SSDState, convolve_and_scan
+from tristate.core.parts.steps import draw_step_bias
 
 
 class Mamba2(Mixer):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.mamba3 import Mamba3State, mamba3_scan
 from tristate.core.mixer import Mixer, at_least_float32
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.mamba3 import Mamba3State, mamba3_scan
+from tristate.core.parts.steps import draw_step_bias
 from tristate.kernels.norm import gated_rms_norm
 
 
@@ -17,7 +17,7 @@ class Mamba3(Mixer):
 
     One projection gives the gate, the value, normalised keys and queries (which have a bias by
     head), step size, decay, trapezoidal weight and angular velocities of each position; see
-    :mod:`tristate.core.mamba3` for the recurrence. Time O(L d_inner d_state), state O(d_inner
+    :mod:`tristate.core.parts.mamba3` for the recurrence. Time O(L d_inner d_state), state O(d_inner
     d_state). This is the single-input single-output form.
 
     Args:

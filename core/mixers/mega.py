@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.activation import activation_named
-from tristate.core.chunked_attention import (
+from tristate.core.mixer import Mixer, hide_padding, refuse_segments
+from tristate.core.mixers.ema import DampedEMA, EMAState, EMAWindow
+from tristate.core.parts.chunked_attention import (
     ChunkedAttention,
     ChunkState,
     RotaryBias,
     SimpleBias,
 )
-from tristate.core.dropout import TiedDropout
-from tristate.core.mixer import Mixer, hide_padding, refuse_segments
-from tristate.core.mixers.ema import DampedEMA, EMAState, EMAWindow
+from tristate.core.parts.dropout import TiedDropout
 
 
 class MegaState(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.mixer import Mixer, at_least_float32
-from tristate.core.segments import segments
+from tristate.core.parts.segments import segments
 from tristate.kernels.linear import linear_scan
 
 # The decay at a fully open gate is the radius to this power.

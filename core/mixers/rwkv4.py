@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.mixer import Mixer, at_least_float32
-from tristate.core.rwkv_start import depth, from_zero, to_one, zigzag
-from tristate.core.token_shift import token_shift
+from tristate.core.parts.rwkv_start import depth, from_zero, to_one, zigzag
+from tristate.core.parts.token_shift import token_shift
 from tristate.kernels.rwkv import LEAST, wkv
 
 

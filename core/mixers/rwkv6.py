@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.heads import HeadNorm, heads_of
-from tristate.core.low_rank import LowRank
 from tristate.core.mixer import Mixer, at_least_float32, hide_padding
-from tristate.core.rwkv_start import Depth, depth, from_zero, to_one, zigzag
-from tristate.core.token_shift import token_shift
+from tristate.core.parts.heads import HeadNorm, heads_of
+from tristate.core.parts.low_rank import LowRank
+from tristate.core.parts.rwkv_start import Depth, depth, from_zero, to_one, zigzag
+from tristate.core.parts.token_shift import token_shift
 from tristate.kernels.attention import linear_attention
 
 

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.context import Context
-from tristate.core.heads import HeadNorm, heads_of
-from tristate.core.low_rank import LowRank
 from tristate.core.mixer import Mixer, at_least_float32, hide_padding
 from tristate.core.mixers.rwkv6 import RWKVState, first_state
-from tristate.core.rwkv_start import Depth, depth, from_zero, to_one
-from tristate.core.token_shift import token_shift
+from tristate.core.parts.heads import HeadNorm, heads_of
+from tristate.core.parts.low_rank import LowRank
+from tristate.core.parts.rwkv_start import Depth, depth, from_zero, to_one
+from tristate.core.parts.token_shift import token_shift
 from tristate.kernels.attention import linear_attention
 
 # The decay's logarithm is never below this: at least 0.545 of a state stays.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.mixer import Mixer, hide_padding
-from tristate.core.rwkv_start import depth, from_zero
-from tristate.core.token_shift import token_shift
+from tristate.core.parts.rwkv_start import depth, from_zero
+from tristate.core.parts.token_shift import token_shift
 
 
 class ShiftState(NamedTuple):

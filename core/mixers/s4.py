@@ -28,7 +28,7 @@ class S4(StateSpaceMixer):
             :data:`tristate.core.activation.ACTIVATIONS`; None for no gate.
         kernel_length: taps of the kernel at most, for inputs without a state; None for no limit.
         activation: behind the convolution, likewise a name.
-        output: what follows, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         dropout: rate, behind the activation and at the end.
         **ssm: the other arguments of :class:`tristate.core.ssm.low_rank.LowRankSSM`.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tristate.core.arguments import call
 from tristate.core.grid import GridMixer
-from tristate.core.pointwise import make_output
+from tristate.core.parts.pointwise import make_output
 from tristate.core.ssm.base import StateSpace
 from tristate.core.ssm.table import SSMS
 from tristate.kernels.longconv import long_conv, two_sided
@@ -113,7 +113,7 @@ class StateSpaceGrid(GridMixer):
     Args:
         conv: the convolution.
         activation: behind it, a name in :data:`tristate.core.activation.ACTIVATIONS`.
-        output: what follows, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         dropout: rate, behind the activation and at the end.
     """
 
@@ -169,7 +169,7 @@ class S4ND(StateSpaceGrid):
             off: 1 leaves out only what aliases. None for no limit.
         activation: behind the convolution; a name in
             :data:`tristate.core.activation.ACTIVATIONS`.
-        output: what follows, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         dropout: rate, behind the activation and at the end.
         **kernel: the other arguments of :class:`tristate.core.ssm.low_rank.LowRankSSM` or
             :class:`tristate.core.ssm.diagonal.DiagonalSSM`: ``init``, ``dt_min`` and the like.

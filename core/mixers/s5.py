@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core import hippo
-from tristate.core.diagonal import DiagonalRecurrence
 from tristate.core.mixer import at_least_float32
-from tristate.core.pointwise import Followed, make_output
+from tristate.core.parts.diagonal import DiagonalRecurrence
+from tristate.core.parts.pointwise import Followed, make_output
 from tristate.core.rate import Sampled
 from tristate.core.ssm.positive import log_uniform, time_constant
 
@@ -124,7 +124,7 @@ class S5(Followed):
 
     Args:
         d_model: width of input and output.
-        output: what follows the linear model, a name in :data:`tristate.core.pointwise.OUTPUTS`.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`.
         activation: the output's activation.
         dropout: the output's dropout.
         **ssm: the other arguments of :class:`S5SSM`.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tristate.core.activation import activation_named
 from tristate.core.mixer import Mixer, refuse_segments
-from tristate.core.toeplitz import Toeplitz
+from tristate.core.parts.toeplitz import Toeplitz
 
 
 class TNNState(NamedTuple):
@@ -20,9 +20,9 @@ class TNN(Mixer):
     """``out_proj(norm(u * toeplitz(v)))`` with ``u = act(u_proj(x))``, ``v = act(v_proj(x))``.
 
     The operator's taps are computed from their lags, so that any length can be read; see
-    :class:`tristate.core.toeplitz.Toeplitz`. Time O(L log L) a channel. The state grows with the
-    sequence, and a step costs O(d_inner T) after ``T`` positions; with lags that are fractions of
-    the length there is no state, and the mixer is not causal: a longer sequence has other taps.
+    :class:`tristate.core.parts.toeplitz.Toeplitz`. Time O(L log L) a channel. The state grows with
+    the sequence, and a step costs O(d_inner T) after ``T`` positions; with lags that are fractions
+    of the length there is no state, and the mixer is not causal: a longer sequence has other taps.
 
     Args:
         d_model: width of input and output.
@@ -31,7 +31,7 @@ class TNN(Mixer):
         activation: of ``u`` and ``v``.
         bias: biases in the projections.
         norm: a norm in front of ``out_proj``; None for none.
-        **toeplitz: the other arguments of :class:`tristate.core.toeplitz.Toeplitz`.
+        **toeplitz: the other arguments of :class:`tristate.core.parts.toeplitz.Toeplitz`.
 
     Source: Qin et al. 2023, https://arxiv.org/abs/2305.04749, section 3.4;
     https://github.com/OpenNLPLab/Tnn.

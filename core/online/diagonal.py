@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tristate.core.diagonal import DiagonalRecurrence
 from tristate.core.mixer import at_least_float32
 from tristate.core.online.mixer import OnlineMixer
 from tristate.core.online.trace import through
+from tristate.core.parts.diagonal import DiagonalRecurrence
 
 
 class DiagonalTraces(NamedTuple):

@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tristate.core import seeds
-from tristate.core.data import DataModule
-from tristate.core.loader import Loader
 from tristate.core.tasks.problem import IGNORE
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Loader
 
 
 class Recall:
@@ -95,7 +95,7 @@ class Stream(DataModule):
         n_val: periods to validate on.
         n_test: periods to test on.
         rows: streams that are read side by side.
-        seed: as :class:`tristate.core.data.DataModule`.
+        seed: as :class:`tristate.core.training.data.DataModule`.
 
     Raises:
         ValueError: a number is out of its range.

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torchmetrics import MeanMetric
 
-from tristate.core.curves import line_chart
 from tristate.core.online.learners import OnlineLearner, TruncatedLearner
-from tristate.core.report import Section
-from tristate.core.task import Task
 from tristate.core.tasks.problem import IGNORE
+from tristate.core.training.curves import line_chart
+from tristate.core.training.report import Section
+from tristate.core.training.task import Task
 from tristate.core.zoo import create_model
 
 LEARNERS = ("online", "truncated")
@@ -32,7 +32,7 @@ class StreamLearning(Task):
         window: positions of the rival's back-propagation.
         clip: largest norm of the gradient of each model.
         facts: of the data: ``vocab_size``, ``n_classes``, ``n_pieces`` and ``change``.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
         ValueError: an argument is unknown to the backbone, or its mixers can't be learnt online.

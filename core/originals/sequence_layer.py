@@ -12,7 +12,7 @@ from torch import Tensor
 from tristate.core.layer import residual_layer
 from tristate.core.norm import AddThen, BatchNorm, LayerNorm
 from tristate.core.original import Rule
-from tristate.core.pointwise import Followed
+from tristate.core.parts.pointwise import Followed
 from tristate.core.stack import Stack
 
 MIXER = "blocks.0.mixer."

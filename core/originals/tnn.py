@@ -12,8 +12,8 @@ from tristate.core.mixers.tnn import TNN
 from tristate.core.mlp import GatedMLP
 from tristate.core.norm import AddOnly, AddThen
 from tristate.core.original import Convert, Original, Renames, Rule, refuse, take
+from tristate.core.parts.toeplitz import SimpleRMSNorm, Toeplitz
 from tristate.core.stack import Stack
-from tristate.core.toeplitz import SimpleRMSNorm, Toeplitz
 
 TOEPLITZ_DEFAULTS = {
     "causal": False,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tristate.core.memo import Memo
+from tristate.core.parts.memo import Memo
 from tristate.core.rate import Sampled
 from tristate.core.ssm.positive import LEAST, log_uniform, positive, time_constant
 from tristate.core.ssm.recurrence import Recurrence, Stepper

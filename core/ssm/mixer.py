@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tristate.core.mixer import Mixer, refuse_segments
-from tristate.core.pointwise import make_output
+from tristate.core.parts.pointwise import make_output
 from tristate.core.ssm.base import StateSpace
 from tristate.core.ssm.conv import StateSpaceConv, StateSpaceState
 
@@ -23,8 +23,8 @@ class StateSpaceMixer(Mixer):
         kernel_length: taps of the kernel at most; see there as well.
         activation: behind the convolution, a name in
             :data:`tristate.core.activation.ACTIVATIONS`.
-        output: what follows, a name in :data:`tristate.core.pointwise.OUTPUTS`; ``"none"`` leaves
-            ``channels * d_model`` values at each position.
+        output: what follows, a name in :data:`tristate.core.parts.pointwise.OUTPUTS`;
+            ``"none"`` leaves ``channels * d_model`` values at each position.
         dropout: rate, behind the activation and at the end.
     """
 

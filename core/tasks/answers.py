@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from tristate.core.curves import line_chart
-from tristate.core.report import Section
-from tristate.core.task import Task
 from tristate.core.tasks.problem import IGNORE
+from tristate.core.training.curves import line_chart
+from tristate.core.training.report import Section
+from tristate.core.training.task import Task
 from tristate.core.zoo import create_model
 
 PIECE = 2**16  # positions of a long test sequence that are read at a time
@@ -30,7 +30,7 @@ class Answers(Task):
         backbone_args: its constructor arguments; ids and answers come from the data.
         facts: of the data: ``vocab_size``, ``n_classes``, ``lengths``, and ``tolerance`` where
             answers are numbers.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
         ValueError: an argument is unknown to the backbone.

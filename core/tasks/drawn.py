@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from tristate.core.arguments import call
-from tristate.core.data import DataModule
-from tristate.core.loader import Loader
 from tristate.core.seeds import generator
 from tristate.core.tasks import PROBLEMS
 from tristate.core.tasks.problem import Problem
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Loader
 
 # Keys of the draws for validation and test, apart from those of training epochs.
 VAL, TEST = 2**31, 2**31 + 1
@@ -75,7 +75,7 @@ class Synthetic(DataModule):
         test_lengths: further lengths to test at, beside the one of training.
         batch_size: sequences of a batch.
         workers: processes that draw ahead.
-        seed: as :class:`tristate.core.data.DataModule`.
+        seed: as :class:`tristate.core.training.data.DataModule`.
 
     Raises:
         ValueError: an argument is unknown to the problem, or out of its range.

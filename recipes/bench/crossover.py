@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tristate.core import figures
+from tristate.core.training import figures
 from tristate.kernels.longconv import cpu_direct, cpu_fft, long_conv
 from tristate.recipes.bench.cases import Case
 from tristate.recipes.bench.longconv import by_transforms, summed

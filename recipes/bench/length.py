@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tristate.core import figures
+from tristate.core.training import figures
 from tristate.recipes.bench.cases import Case
 from tristate.recipes.bench.selective import op, problem
 

@@ -10,8 +10,8 @@ from tests.core.toy import LIGHTNING, Diary, make_trainer
 from tristate.bio.data.genome_windows import GenomeWindows
 from tristate.bio.tasks.pretrain import SequencePretraining
 from tristate.core.errors import UserError
-from tristate.core.layer_rms import LayerRMS
-from tristate.core.loader import Loader
+from tristate.core.training.layer_rms import LayerRMS
+from tristate.core.training.loader import Loader
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING]
 

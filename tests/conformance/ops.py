@@ -202,7 +202,7 @@ def _ssd_minimal(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _mamba3_siso(golden: Golden, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    from tristate.core.mamba3 import Mamba3State, mamba3_scan
+    from tristate.core.parts.mamba3 import Mamba3State, mamba3_scan
 
     heads = inputs["V"].shape[2]
     q, k = (

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tristate.core.attention import Rotary, attend
 from tristate.core.mixers.attention import Attention
+from tristate.core.parts.attention import Rotary, attend
 
 H, G, P = 4, 2, 6
 

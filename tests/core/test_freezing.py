@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tristate.core.classification import Classification
-from tristate.core.optim import parameter_groups
+from tristate.core.training.classification import Classification
+from tristate.core.training.optim import parameter_groups
 from tristate.vision.tasks.classify import ImageClassification
 
 FACTS = {"class_names": ["a", "b", "c"], "in_chans": 1}

@@ -5,9 +5,9 @@ import torch
 
 from tristate.core.mixers import GRID_MIXERS
 from tristate.core.mixers.s4nd import AxisKernels
-from tristate.core.optim import parameter_groups
 from tristate.core.rate import set_rate
 from tristate.core.ssm.diagonal import DiagonalSSM
+from tristate.core.training.optim import parameter_groups
 from tristate.kernels.longconv import long_conv
 
 # Float32 on two paths that round differently.

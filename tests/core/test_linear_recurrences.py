@@ -11,7 +11,7 @@ from tristate.core.layer import residual_layer
 from tristate.core.mixers.lru import LRU, LinearRecurrence
 from tristate.core.mixers.s5 import S5, S5SSM
 from tristate.core.norm import AddThen, BatchNorm, LayerNorm
-from tristate.core.pointwise import OUTPUTS, make_output
+from tristate.core.parts.pointwise import OUTPUTS, make_output
 from tristate.core.rate import set_rate
 
 

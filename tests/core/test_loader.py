@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tristate.core.errors import UserError
-from tristate.core.loader import Items, Loader
 from tristate.core.seeds import seeded
+from tristate.core.training.loader import Items, Loader
 
 
 class Numbers:

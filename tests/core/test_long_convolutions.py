@@ -6,13 +6,13 @@ import pickle
 import pytest
 import torch
 
-from tristate.core.hyena_filter import HyenaFilter
-from tristate.core.memo import Memo
 from tristate.core.mixers.hyena import Hyena
 from tristate.core.mixers.longconv import LongConv, LongFilter
 from tristate.core.mixers.tnn import TNN
-from tristate.core.past import convolve, keep
-from tristate.core.toeplitz import Toeplitz
+from tristate.core.parts.hyena_filter import HyenaFilter
+from tristate.core.parts.memo import Memo
+from tristate.core.parts.past import convolve, keep
+from tristate.core.parts.toeplitz import Toeplitz
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tristate.core.mamba3 import Mamba3State, mamba3_scan
 from tristate.core.mixers import MIXERS
 from tristate.core.mixers.griffin_recurrence import GriffinRecurrence
 from tristate.core.mixers.mamba import Mamba
 from tristate.core.mixers.mamba2 import Mamba2
 from tristate.core.mixers.rglru import RGLRU
 from tristate.core.original import Unsupported, from_original
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.mamba3 import Mamba3State, mamba3_scan
+from tristate.core.parts.steps import draw_step_bias
 
 D_MODEL = 12
 

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from tristate.core.activation import laplace, relu2
-from tristate.core.chunked_attention import ChunkedAttention, RotaryBias, SimpleBias
 from tristate.core.mixers.ema import DampedEMA
 from tristate.core.mixers.mega import Mega, MegaLayer
+from tristate.core.parts.chunked_attention import ChunkedAttention, RotaryBias, SimpleBias
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

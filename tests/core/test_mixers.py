@@ -7,7 +7,7 @@ from tristate.core.bidirectional import Bidirectional
 from tristate.core.mixer import detach_state
 from tristate.core.mixers import MIXERS
 from tristate.core.mixers.mamba import Mamba
-from tristate.core.optim import parameter_groups
+from tristate.core.training.optim import parameter_groups
 
 # Float32 on two paths that round differently; the states' sums are a few hundred terms long.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tristate.core.optim import parameter_groups, warmup_cosine
+from tristate.core.training.optim import parameter_groups, warmup_cosine
 
 
 class Net(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tristate.core.roc import area, roc, roc_page
+from tristate.core.training.roc import area, roc, roc_page
 
 
 def test_the_area_is_the_share_of_pairs_in_order():

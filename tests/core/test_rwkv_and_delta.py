@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from tristate.core.context import Context
 from tristate.core.mixers import MIXERS
 from tristate.core.mixers.rwkv7 import RWKV7
+from tristate.core.parts.token_shift import token_shift
 from tristate.core.plain import plain_stack
 from tristate.core.rwkv import RWKVLanguageModel
-from tristate.core.token_shift import token_shift
 
 D_MODEL = 12
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}

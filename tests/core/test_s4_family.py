@@ -8,9 +8,9 @@ import torch
 from tristate.core.mixers.dss import DSS
 from tristate.core.mixers.s4 import S4
 from tristate.core.mixers.s4d import S4D
-from tristate.core.optim import parameter_groups
 from tristate.core.original import Unsupported, from_original
 from tristate.core.rate import set_rate
+from tristate.core.training.optim import parameter_groups
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 OPTIONS = {

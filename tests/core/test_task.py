@@ -9,9 +9,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from tests.core.toy import LIGHTNING, Diary, ToyData, ToyTask, make_task, make_trainer
-from tristate.core.average import TRAINED
 from tristate.core.errors import UserError
-from tristate.core.optim import warmup_cosine
+from tristate.core.training.average import TRAINED
+from tristate.core.training.optim import warmup_cosine
 
 pytestmark = [pytest.mark.filterwarnings(line) for line in LIGHTNING]
 

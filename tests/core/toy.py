@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
 
-from tristate.core.data import DataModule
-from tristate.core.loader import Items
-from tristate.core.task import Task
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Items
+from tristate.core.training.task import Task
 
 # Lightning asks in a way that PyTorch has deprecated; and it wonders at the checkpoints of a run
 # that these tests resume elsewhere.

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from tristate.audio.data.collate import collate
 from tristate.core.backbone import Backbone
-from tristate.core.data import DataModule
-from tristate.core.loader import Loader
 from tristate.core.mixer import Mixer
 from tristate.core.plain import plain_stack
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Loader
 
 
 class RunningMean(Mixer):

@@ -55,7 +55,7 @@ def test_every_module_is_inside(wheel):
 
 def test_recipes_data_and_licences_are_inside(wheel):
     assert {f"tristate/recipes/{name}.yaml" for name in catalog.names()} <= wheel
-    assert "tristate/core/report.css" in wheel
+    assert "tristate/core/training/report.css" in wheel
     data = {str(p.relative_to(ROOT)) for p in ROOT.glob("*/data/**/*.gz")}
     assert data and {f"tristate/{path}" for path in data} <= wheel
     # Every folder of embedded data says where it is from and under which licence.

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tristate.core.curves import line_chart, read_curves
-from tristate.core.report import Headline, Section, write_report
+from tristate.core.training.curves import line_chart, read_curves
+from tristate.core.training.report import Headline, Section, write_report
 
 VOID = {"meta", "img", "br", "line", "circle", "polyline", "rect", "hr", "input", "source"}
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from tests.core.toy import LIGHTNING
 from tristate.core.checkpoint import save_weights
 from tristate.core.errors import UserError
-from tristate.core.figures import MATRIX_CLASSES, class_table, confusion_matrix, picture
-from tristate.core.loader import Loader, Named
+from tristate.core.training.figures import MATRIX_CLASSES, class_table, confusion_matrix, picture
+from tristate.core.training.loader import Loader, Named
 from tristate.vision.data.tensors import TensorImages
 from tristate.vision.tasks.classify import ImageClassification
 

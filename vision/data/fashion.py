@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Items, Loader, Named
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Items, Loader, Named
 from tristate.vision.data.files import ImageFiles, plain_transform
 from tristate.vision.data.idx import find_idx, read_idx
 from tristate.vision.data.tensors import TensorImages

@@ -15,9 +15,9 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils.misc import natural_key
 from torch import Tensor
 
-from tristate.core.data import DataModule
 from tristate.core.errors import UserError
-from tristate.core.loader import Items, Loader, Named
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Items, Loader, Named
 from tristate.vision.data.files import ImageFiles, open_image
 
 # What a part may be called on disk.

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tristate.core.data import DataModule
-from tristate.core.loader import Items, Loader, Named
 from tristate.core.seeds import generator
+from tristate.core.training.data import DataModule
+from tristate.core.training.loader import Items, Loader, Named
 from tristate.vision.data.files import ImageFiles, open_image, plain_transform
 
 # All that come with scikit-image itself and have enough texture.
@@ -129,7 +129,7 @@ class RGBPatches(DataModule):
 
 
 class Patches:
-    """Patches of pictures as a :class:`tristate.core.loader.Source`, the pictures taking turns.
+    """Patches of pictures as a :class:`~tristate.core.training.loader.Source`, in turns.
 
     Args:
         pictures: ``(3, H, W)`` uint8 each.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class TensorImages:
-    """Images in one tensor as a :class:`tristate.core.loader.Source`; no work per image.
+    """Images in one tensor as a :class:`tristate.core.training.loader.Source`; no work per image.
 
     Flip and shift are one gather: every output pixel is looked up at its shifted, mirrored place.
     What is shifted in from outside is black.

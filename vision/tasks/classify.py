@@ -7,8 +7,8 @@ from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F
 
-from tristate.core.classification import Classification
-from tristate.core.figures import picture
+from tristate.core.training.classification import Classification
+from tristate.core.training.figures import picture
 
 
 class ImageClassification(Classification):
@@ -25,10 +25,10 @@ class ImageClassification(Classification):
         mix_switch_prob: where both are on, share of the mixed batches that take cutmix.
         label_smoothing: share of the target that is spread over all classes.
         facts: of the data: ``class_names``, ``in_chans``, ``mean`` and ``std``.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
-        ValueError: as :class:`tristate.core.classification.Classification`.
+        ValueError: as :class:`tristate.core.training.classification.Classification`.
     """
 
     unit = "images"

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from tristate.core.figures import class_table, confusion_matrix, grid
 from tristate.core.pretrained import load_pretrained
-from tristate.core.report import Section
-from tristate.core.task import Task
+from tristate.core.training.figures import class_table, confusion_matrix, grid
+from tristate.core.training.report import Section
+from tristate.core.training.task import Task
 from tristate.core.zoo import create_model
 
 KEPT = 24  # test items of a kind that are shown
@@ -43,7 +43,7 @@ class Classification(Task):
         freeze_backbone: train the head alone; the rest stays as it was loaded, and in evaluation
             mode.
         facts: of the data; ``class_names`` among them.
-        **optim: of :class:`tristate.core.task.Task`.
+        **optim: of :class:`tristate.core.training.task.Task`.
 
     Raises:
         ValueError: an argument is out of range or unknown to the backbone, or the classes are not

@@ -27,8 +27,8 @@ class Throughput(Callback):
     """Logs ``train/UNIT_per_second``, over all processes, and ``train/memory_mb``.
 
     The time between the ends of two training batches counts, with their loading; validation and
-    the first batch of an epoch do not. The module is a :class:`tristate.core.task.Task`: it tells
-    its ``unit`` and the size of a batch, ``n_items(batch)``.
+    the first batch of an epoch do not. The module is a :class:`tristate.core.training.task.Task`:
+    it tells its ``unit`` and the size of a batch, ``n_items(batch)``.
     """
 
     def __init__(self) -> None:

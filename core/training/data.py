@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from tristate.core.loader import Loader, Source
 from tristate.core.seeds import global_seed
+from tristate.core.training.loader import Loader, Source
 
 
 class DataModule(LightningDataModule):
@@ -51,10 +51,10 @@ class DataModule(LightningDataModule):
         Args:
             source: the data set.
             train: whether it is for training.
-            repeats: see :class:`tristate.core.loader.Loader`.
+            repeats: see :class:`tristate.core.training.loader.Loader`.
             batch_size: items of a batch, where it is not the module's own.
-            pieces: see :class:`tristate.core.loader.Loader`. The module tells them in its facts, so
-                that a task hands states on.
+            pieces: see :class:`tristate.core.training.loader.Loader`. The module tells them in its
+                facts, so that a task hands states on.
         """
         batch_size = batch_size or self.batch_size
         return Loader(

@@ -11,7 +11,7 @@ class Carry:
     """Hands a model's state from batch to batch, cut from the graph (truncated back-propagation).
 
     Batches are the pieces of longer sequences, ``pieces`` of each in a row, as a
-    :class:`tristate.core.loader.Loader` hands them out: every ``pieces``-th begins afresh.
+    :class:`tristate.core.training.loader.Loader` hands them out: every ``pieces``-th begins afresh.
 
     Args:
         pieces: of a sequence; 1 where batches have nothing to do with each other.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tristate.core.activation import activation_named
 from tristate.core.mixer import at_least_float32, refuse_segments
-from tristate.core.segments import segments
+from tristate.core.parts.segments import segments
 
 
 class SimpleBias(nn.Module):

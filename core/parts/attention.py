@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tristate.core.segments import segments
+from tristate.core.parts.segments import segments
 
 
 class AttentionState(NamedTuple):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tristate.core.conv import CausalConv1d
 from tristate.core.mixer import at_least_float32
-from tristate.core.steps import draw_step_bias
+from tristate.core.parts.conv import CausalConv1d
+from tristate.core.parts.steps import draw_step_bias
 from tristate.kernels.selective import selective_scan
 
 

@@ -7,14 +7,14 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
-from tristate.core.average import WeightAverage
-from tristate.core.callbacks import PredictionWriter, Throughput
-from tristate.core.carry import Carry
 from tristate.core.checkpoint import not_finite
 from tristate.core.errors import UserError
-from tristate.core.optim import parameter_groups, warmup_cosine
-from tristate.core.report import Section
 from tristate.core.seeds import global_seed, seed_all
+from tristate.core.training.average import WeightAverage
+from tristate.core.training.callbacks import PredictionWriter, Throughput
+from tristate.core.training.carry import Carry
+from tristate.core.training.optim import parameter_groups, warmup_cosine
+from tristate.core.training.report import Section
 
 
 class Task(LightningModule):
@@ -29,7 +29,7 @@ class Task(LightningModule):
 
     Args:
         lr: largest learning rate.
-        weight_decay: AdamW's; see :func:`tristate.core.optim.parameter_groups` for what is spared.
+        weight_decay: AdamW's; see :func:`tristate.core.training.optim.parameter_groups`.
         betas: AdamW's.
         warmup: share of the run in which the learning rate rises.
         lr_floor: learning rate at the end, as a share of ``lr``.

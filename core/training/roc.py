@@ -6,7 +6,7 @@ from html import escape
 import torch
 from torch import Tensor
 
-from tristate.core.figures import table
+from tristate.core.training.figures import table
 
 SIDE, LEFT, BOTTOM = 260.0, 44.0, 40.0  # of the drawing, in its own units
 COLOURS = ("--one", "--two", "--three")

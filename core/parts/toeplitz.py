@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.activation import activation_named
-from tristate.core.memo import Memo
 from tristate.core.mixer import at_least_float32
-from tristate.core.past import convolve
-from tristate.core.wide import wide_linear
+from tristate.core.parts.memo import Memo
+from tristate.core.parts.past import convolve
+from tristate.core.parts.wide import wide_linear
 from tristate.kernels.longconv import long_conv
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from tristate.core.curves import Points, line_chart, read_curves
+from tristate.core.training.curves import Points, line_chart, read_curves
 
 # Nothing may be fetched: pictures and sounds travel inside the page.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tristate.core.segments import Segments, segments
+from tristate.core.parts.segments import Segments, segments
 from tristate.kernels.ssd import ssd_scan
 
 # Steps are divided by: so small a one leaves a state as it is, in float32 too.

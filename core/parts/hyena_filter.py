@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tristate.core.memo import Memo
 from tristate.core.mixer import at_least_float32
-from tristate.core.wide import wide_linear
+from tristate.core.parts.memo import Memo
+from tristate.core.parts.wide import wide_linear
 
 
 class HyenaFilter(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tristate.core.activation import activation_named
-from tristate.core.dropout import TiedDropout
 from tristate.core.mixer import Mixer, hide_padding
+from tristate.core.parts.dropout import TiedDropout
 from tristate.kernels.registry import nearest
 
 

@@ -1,0 +1,1 @@
+"""What mixers are made of: convolutions, heads, norms, filters, branches."""
