@@ -23,7 +23,7 @@ class Hyena(Mixer):
     """``out_proj(x_0 * h_1 * (x_1 * h_2 * (x_2 ... v)))``: gates and long convolutions in turn.
 
     ``x_0, ..., x_{order-1}, v`` are projections of the input behind short convolutions; each filter
-    ``h`` is computed from positions by :class:`~tristate.core.parts.hyena_filter.HyenaFilter` and has
+    ``h`` is made of positions by :class:`~tristate.core.parts.hyena_filter.HyenaFilter` and has
     a weight of the input itself. Order 2 is one long convolution between two gates, as in H3.
 
     Time O(order d_model L log L). What is ``max_length`` or more positions back is not seen. A step
