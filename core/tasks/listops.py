@@ -1,45 +1,53 @@
 """ListOps: work out nested minima, maxima, medians and sums of digits."""
 
-import random
 from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tristate.core.tasks.problem import IGNORE
 
+Ints = NDArray[np.int64]
 
-def _median(values: list[int]) -> int:
+
+def _minimum(values: Ints, counts: Ints) -> Ints:
+    return values.min(1)
+
+
+def _maximum(values: Ints, counts: Ints) -> Ints:
+    return np.where(values < _NONE, values, -1).max(1)
+
+
+def _median(values: Ints, counts: Ints) -> Ints:
     """The median, rounded down where it lies between two digits."""
-    ordered, middle = sorted(values), len(values) // 2
-    if len(values) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) // 2
+    ordered = np.sort(values, 1)
+    middle = np.stack([(counts - 1) // 2, counts // 2], 1)
+    return np.take_along_axis(ordered, middle, 1).sum(1) // 2
 
 
-def _sum(values: list[int]) -> int:
-    return sum(values) % 10
+def _sum(values: Ints, counts: Ints) -> Ints:
+    return np.where(values < _NONE, values, 0).sum(1) % 10
 
 
-OPERATORS: dict[str, Callable[[list[int]], int]] = {
-    "[MIN": min,
-    "[MAX": max,
+# Each gives the values (n,) of n operators, whose arguments are (n, most), _NONE behind the last.
+OPERATORS: dict[str, Callable[[Ints, Ints], Ints]] = {
+    "[MIN": _minimum,
+    "[MAX": _maximum,
     "[MED": _median,
     "[SM": _sum,
 }
 TOKENS = ["", *map(str, range(10)), *OPERATORS, "]"]
 """By id: padding, the digits, the operators with their opening brackets, the closing bracket."""
 
+_NONE = 10
 _DIGIT = 1
 _OPERATOR = _DIGIT + 10
 _END = _OPERATOR + len(OPERATORS)
-_NAMES = list(OPERATORS)
 # Share of the inner nodes among those that may be one: what the published generator calls VALUE_P.
 _NESTED = 0.25
-
-
-class _TooLong(Exception):
-    """An expression outgrew its room."""
 
 
 class ListOps:
@@ -102,45 +110,107 @@ class ListOps:
         """Sequences and labels, ``(count, length)`` both."""
         length = length if length is not None else self.length
         self._check(length)
-        source = random.Random(int(torch.randint(2**62, (), generator=generator)))
-        inputs = torch.zeros(count, length, dtype=torch.int64)
-        labels = torch.full_like(inputs, IGNORE)
-        for row in range(count):
-            ids, value = self._expression(source, length)
-            inputs[row, : len(ids)] = torch.tensor(ids)
-            labels[row, len(ids) - 1] = value
-        return inputs, labels
+        random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        inputs, done = np.zeros((count, length), np.int64), 0
+        labels = np.full_like(inputs, IGNORE)
+        while done < count:
+            # Most are too short or too long: a third is right in the task as published.
+            levels, right = self._grow(random, 4 * (count - done) + 4, length)
+            right[np.cumsum(right) > count - done] = False
+            levels = [_of(level, right) for level in levels]
+            rows = slice(done, done + int(right.sum()))
+            _write(levels, inputs[rows], labels[rows])
+            done = rows.stop
+        return torch.from_numpy(inputs), torch.from_numpy(labels)
 
-    def _expression(self, source: random.Random, length: int) -> tuple[list[int], int]:
-        """The ids of an expression that is neither too short nor too long, and its value."""
-        while True:
-            ids: list[int] = []
-            try:
-                value = self._operator(source, 1, ids, length - 1)
-            except _TooLong:
-                continue
-            if len(ids) > self.min_length:
-                return ids, value
+    def _grow(
+        self, random: np.random.Generator, count: int, length: int
+    ) -> tuple[list["_Level"], NDArray[np.bool_]]:
+        """``count`` expressions, level by level, and which of them have the right size."""
+        trees, sizes, levels = np.arange(count), np.ones(count, int), []
+        for depth in range(1, self.max_depth):
+            counts = random.integers(2, self.max_args, len(trees), endpoint=True)
+            operators = random.integers(len(OPERATORS), size=len(trees))
+            # An operator takes the place of an argument by itself, two brackets and arguments.
+            sizes += np.bincount(trees, 1 + counts, count).astype(int)
+            above = np.repeat(np.arange(len(trees)), counts)
+            nested = random.random(len(above)) < _NESTED
+            # One that is too long already grows no further.
+            nested &= (depth + 1 < self.max_depth) & (sizes < length)[trees[above]]
+            digits = random.integers(10, size=len(above))
+            levels.append(_Level(trees, operators, counts, nested, digits))
+            trees = trees[above[nested]]
+        return levels, (self.min_length < sizes) & (sizes < length)
 
-    def _operator(self, source: random.Random, depth: int, ids: list[int], most: int) -> int:
-        """Append an operator that lies ``depth`` deep, with its arguments; return its value."""
-        count = source.randint(2, self.max_args)
-        # It takes at least a token for each argument and two brackets.
-        if len(ids) + count + 2 > most:
-            raise _TooLong
-        chosen = source.randrange(len(_NAMES))
-        ids.append(_OPERATOR + chosen)
-        values = []
-        for _ in range(count):
-            if depth + 1 < self.max_depth and source.random() <= _NESTED:
-                values.append(self._operator(source, depth + 1, ids, most))
-            else:
-                values.append(source.randrange(10))
-                ids.append(_DIGIT + values[-1])
-        ids.append(_END)
-        if len(ids) > most:
-            raise _TooLong
-        return OPERATORS[_NAMES[chosen]](values)
+
+class _Level(NamedTuple):
+    """The operators of one depth in the order in which they are read, and all their arguments."""
+
+    trees: Ints  # (n,), the expression that each is in
+    operators: Ints  # (n,)
+    counts: Ints  # (n,), arguments of each
+    nested: NDArray[np.bool_]  # (m,), which arguments are operators of the next level
+    digits: Ints  # (m,), the values of the others
+
+
+def _of(level: _Level, chosen: NDArray[np.bool_]) -> _Level:
+    """The part of a level that belongs to ``chosen`` expressions, which are counted anew."""
+    mine = chosen[level.trees]
+    below = np.repeat(mine, level.counts)
+    return _Level(
+        (np.cumsum(chosen) - 1)[level.trees[mine]],
+        level.operators[mine],
+        level.counts[mine],
+        level.nested[below],
+        level.digits[below],
+    )
+
+
+def _write(levels: list[_Level], inputs: Ints, labels: Ints) -> None:
+    """Write expressions into the rows of ``inputs``, their values into those of ``labels``."""
+    sizes, values = [np.empty(0, int)], np.empty(0, int)
+    arguments = []
+    # From the deepest level up: how many tokens each operator takes, and what it comes to.
+    for level in reversed(levels):
+        level.digits[level.nested] = values
+        values = _values(level)
+        lengths = np.ones(len(level.nested), int)
+        lengths[level.nested] = sizes[-1]
+        arguments.append(lengths)
+        sizes.append(2 + np.bincount(_above(level), lengths, len(level.counts)).astype(int))
+    labels[np.arange(len(values)), sizes[-1] - 1] = values
+    # And down again: where each begins.
+    starts = np.zeros(len(values), int)
+    for level, lengths, size in zip(levels, arguments[::-1], sizes[:0:-1], strict=True):
+        inputs[level.trees, starts] = _OPERATOR + level.operators
+        inputs[level.trees, starts + size - 1] = _END
+        above = _above(level)
+        before = np.cumsum(lengths) - lengths
+        firsts = np.cumsum(level.counts) - level.counts
+        places = starts[above] + 1 + before - before[firsts][above]
+        digits = ~level.nested
+        inputs[level.trees[above[digits]], places[digits]] = _DIGIT + level.digits[digits]
+        starts = places[level.nested]
+
+
+def _above(level: _Level) -> Ints:
+    """The operator that each argument belongs to, ``(m,)``."""
+    return np.repeat(np.arange(len(level.counts)), level.counts)
+
+
+def _values(level: _Level) -> Ints:
+    """The values of a level's operators, ``(n,)``."""
+    most = int(level.counts.max(initial=0))
+    if not most:
+        return np.empty(0, int)
+    table = np.full((len(level.counts), most), _NONE)
+    table[np.arange(most) < level.counts[:, None]] = level.digits
+    outcomes = np.empty(len(table), int)
+    for index, operator in enumerate(OPERATORS.values()):
+        mine = level.operators == index
+        if mine.any():
+            outcomes[mine] = operator(table[mine], level.counts[mine])
+    return outcomes
 
 
 def text(ids: Tensor) -> str:
