@@ -71,7 +71,7 @@ VERBS = {
     "compare": Verb(
         "tristate.recipes.compare:main",
         "RECIPE --vary KEY=A,B,...",
-        "run a recipe for each value of a setting: a table",
+        "run a recipe for each value of settings: a table, a plot",
         None,
     ),
     "list": Verb("tristate.recipes.catalog:show", "[--json]", "show the recipes"),

@@ -21,8 +21,8 @@ class Answers(Task):
 
     A batch is ``(inputs, labels)``, the labels ``(B, L)``: classes, and -100 where nothing is
     asked; or numbers, and NaN where nothing is, of which one counts as right when it is as near as
-    the problem's tolerance. Tested at each of the data's lengths: ``test/accuracy`` is that of
-    training, ``test/accuracy_LENGTH`` the others'.
+    the problem's tolerance. ``test/accuracy`` is at the length of training; where the data has
+    other lengths to test at, there is also ``test/accuracy_LENGTH`` of each.
 
     Args:
         backbone: name of a model that answers at each position, see
@@ -109,9 +109,11 @@ class Answers(Task):
 
     def on_test_epoch_end(self) -> None:
         """Log the share of right answers at each length."""
-        for index, length in enumerate(self.lengths):
-            name = "test/accuracy" if index == 0 else f"test/accuracy_{length}"
-            self.log(name, self.test_accuracy[index].compute())  # pyright: ignore
+        shares = [metric.compute() for metric in self.test_accuracy]  # pyright: ignore
+        self.log("test/accuracy", shares[0])
+        if len(shares) > 1:
+            for length, share in zip(self.lengths, shares, strict=True):
+                self.log(f"test/accuracy_{length}", share)
 
     def report_sections(self) -> list[Section]:
         """Right answers over the length, where several were tested."""

@@ -112,16 +112,22 @@ def lines(
     y: str,
     title: str = "",
     broad: str = "",
+    logarithmic: str = "xy",
+    names: Sequence[str] = (),
+    format: str = "png",
 ) -> bytes:
-    """Lines through points on logarithmic axes, as a PNG.
+    """Lines through points, as a picture.
 
     Args:
-        series: points ``(x, y)``, all above 0, by the name of their line; the ``x`` of the longest
-            are marked on the axis.
+        series: points ``(x, y)`` by the name of their line, all above 0 on a logarithmic axis; the
+            ``x`` of the longest are marked on the axis.
         x: what the first axis shows, with its unit.
         y: the same of the second.
         title: stands above.
         broad: the line to draw broad and pale, behind those that it runs along.
+        logarithmic: the axes that are, of ``"xy"``.
+        names: of the places 0, 1, ..., where the first axis shows no numbers.
+        format: ``"png"`` or ``"svg"``.
     """
     # Of everything here only this needs matplotlib.
     from matplotlib.figure import Figure
@@ -131,15 +137,19 @@ def lines(
     for name, points in series.items():
         looks = {"linewidth": 6, "alpha": 0.35} if name == broad else {"linewidth": 1.8}
         marks = {} if name == broad else {"marker": "o", "markersize": 4}
-        axes.loglog(*zip(*points, strict=True), label=name, **looks, **marks)
+        axes.plot(*zip(*points, strict=True), label=name, **looks, **marks)
+    if "x" in logarithmic:
+        axes.set_xscale("log", base=2)
+    if "y" in logarithmic:
+        axes.set_yscale("log")
     places = [place for place, _ in max(series.values(), key=len)]
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(places, [f"{place:,}" for place in places])
+    ticks = range(len(names)) if names else places
+    axes.set_xticks(ticks, names or [f"{place:,.10g}" for place in places])
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(alpha=0.25, which="both")
     axes.legend(frameon=False, fontsize="small")
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format=format, dpi=150)
     return buffer.getvalue()
 
 
