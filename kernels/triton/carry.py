@@ -14,11 +14,15 @@ _BLOCK = 128
 
 @triton.jit
 def carry(
-    decays, ends, initial, entering, n_chunks, n_states, BACK: tl.constexpr, BLOCK: tl.constexpr
-):
+    decays, ends, initial, entering, n_chunks, n_states, n_each,
+    BACK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """``entering[k + 1] = decays[k] entering[k] + ends[k]``, from the last chunk where ``BACK``.
 
-    COST: reads 2 and writes 1 number a state and chunk; moves what it must.
+    A decay is that of ``n_each`` states side by side.
+
+    COST: reads 2 and writes 1 number a state and chunk, or less where states share a decay: moves
+    what it must.
     """
     batch = tl.program_id(1).to(tl.int64)
     state = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -30,9 +34,8 @@ def carry(
         k = n_chunks - 1 - i if BACK else i
         here = (batch * n_chunks + k) * n_states + state
         tl.store(entering + here, h, mask=inside)
-        h = tl.load(decays + here, mask=inside, other=0) * h + tl.load(
-            ends + here, mask=inside, other=0
-        )
+        h *= tl.load(decays + here // n_each, mask=inside, other=0)
+        h += tl.load(ends + here, mask=inside, other=0)
 
 
 @triton.jit
@@ -70,7 +73,8 @@ def hand_on(decays: Tensor, ends: Tensor, initial: Tensor | None, back: bool = F
     """The state that enters each chunk, ``(B, chunks, ...)`` like what each does to it.
 
     Args:
-        decays: by which number a chunk multiplies the state, dense, float32 or complex64.
+        decays: by which number a chunk multiplies the state, dense, float32 or complex64; of real
+            ones, last axes may lack: one is then that of all states there.
         ends: with which state it ends if it starts from zero.
         initial: what enters the first, ``(B, ...)``; zeros when absent.
         back: the last chunk is the first, and complex decays are conjugated.
@@ -88,10 +92,12 @@ def hand_on(decays: Tensor, ends: Tensor, initial: Tensor | None, back: bool = F
     }
     if ends.is_complex():
         tensors = {k: None if x is None else torch.view_as_real(x) for k, x in tensors.items()}
+    shared = {} if ends.is_complex() else {"n_each": n_states // max(1, decays[0, 0].numel())}
     launch(
         complex_carry if ends.is_complex() else carry,
         (-(-n_states // _BLOCK), batch),
         **tensors,
+        **shared,
         n_chunks=n_chunks,
         n_states=n_states,
         BACK=back,

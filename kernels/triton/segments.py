@@ -16,6 +16,20 @@ def marks(seq_idx: Tensor | None, reverse: bool) -> Tensor | None:
     return torch.where(real, torch.where(fresh, FRESH, 0), PADDING).to(torch.int8)
 
 
+def numbers(seq_idx: Tensor | None, reverse: bool, block: int) -> Tensor | None:
+    """The number of each position's segment, in the order in which time is read, from 0.
+
+    ``(B, L)`` int32, continued to whole blocks; ``~`` the number of the segment before (-1 for 0)
+    where there is padding or nothing.
+    """
+    what = marks(seq_idx, reverse)
+    if what is None:
+        return None
+    what = torch.nn.functional.pad(what, (0, -what.shape[1] % block), value=PADDING)
+    number = (what == FRESH).cumsum(1, dtype=torch.int32)
+    return torch.where(what == PADDING, ~number, number)
+
+
 def earlier(seq_idx: Tensor | None, reverse: bool) -> Tensor | None:
     """The real position before each in its segment, ``(B, L)`` int32, in the order of reading.
 
