@@ -64,7 +64,8 @@ class ListOps:
 
     Args:
         length: positions; an expression has fewer tokens.
-        min_length: it has more tokens than this.
+        min_length: it has more tokens than this; where a draw asks for another length, than the
+            same share of that.
         max_depth: of the nesting; digits alone stand at this depth.
         max_args: of an operator.
 
@@ -96,13 +97,16 @@ class ListOps:
         for _ in range(self.max_depth - 1):
             longest = 2 + self.max_args * longest
         # An operator, two digits and a bracket are the shortest one.
-        first = max(4, self.min_length + 1)
+        first = max(4, self._least(length) + 1)
         if first >= length or first > longest:
             raise ValueError(
-                f"expressions have more than {self.min_length} tokens (min_length), fewer than "
+                f"expressions have more than {self._least(length)} tokens (min_length), fewer than "
                 f"{length} (length), and at least 4; of {self.max_depth} levels they have at most "
                 f"{longest}: wanted room for one"
             )
+
+    def _least(self, length: int) -> int:
+        return self.min_length * length // self.length
 
     def draw(
         self, count: int, generator: torch.Generator, length: int | None = None
@@ -140,7 +144,7 @@ class ListOps:
             digits = random.integers(10, size=len(above))
             levels.append(_Level(trees, operators, counts, nested, digits))
             trees = trees[above[nested]]
-        return levels, (self.min_length < sizes) & (sizes < length)
+        return levels, (self._least(length) < sizes) & (sizes < length)
 
 
 class _Level(NamedTuple):

@@ -63,6 +63,13 @@ def test_the_value_is_asked_for_at_the_last_bracket(length, least):
         assert asked[size - 1] == value(text(row))
 
 
+@pytest.mark.parametrize("length", [50, 800])
+def test_at_another_length_the_least_is_the_same_share(length):
+    inputs, _ = drawn(ListOps(length=200, min_length=100, max_args=10), 50, length=length)
+    sizes = (inputs != 0).sum(1)
+    assert length // 2 < sizes.min() and sizes.max() < length
+
+
 def test_expressions_are_distributed_as_published():
     problem = ListOps(length=2000, min_length=1, max_depth=10, max_args=10)
     inputs, _ = drawn(problem, 3000)
