@@ -24,17 +24,20 @@ class Fresh:
     Args:
         problem: what draws them.
         count: sequences of an epoch.
+        lengths: of which each batch has one, drawn at random; the problem's own where empty.
     """
 
-    def __init__(self, problem: Problem, count: int) -> None:
+    def __init__(self, problem: Problem, count: int, lengths: Sequence[int] = ()) -> None:
         self.problem, self.count = problem, count
+        self.lengths = tuple(lengths) or (problem.length,)
 
     def __len__(self) -> int:
         return self.count
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """As many sequences as there are indices, and their labels."""
-        return self.problem.draw(len(indices), generator)
+        which = int(torch.randint(len(self.lengths), (), generator=generator))
+        return self.problem.draw(len(indices), generator, self.lengths[which])
 
 
 class Fixed:
@@ -72,7 +75,9 @@ class Synthetic(DataModule):
         n_train: sequences of an epoch.
         n_val: sequences to validate on.
         n_test: sequences to test on, at each length.
-        test_lengths: further lengths to test at, beside the one of training.
+        train_lengths: lengths to train at, one drawn for each batch, where it's not the problem's
+            alone: what is learnt soon where it is short helps where it is long.
+        test_lengths: further lengths to test at, beside the problem's own.
         batch_size: sequences of a batch.
         workers: processes that draw ahead.
         seed: as :class:`tristate.core.training.data.DataModule`.
@@ -88,6 +93,7 @@ class Synthetic(DataModule):
         n_train: int = 10_000,
         n_val: int = 512,
         n_test: int = 1_000,
+        train_lengths: Sequence[int] = (),
         test_lengths: Sequence[int] = (),
         batch_size: int = 64,
         workers: int = 0,
@@ -99,6 +105,7 @@ class Synthetic(DataModule):
         self.name = problem
         self.problem: Problem = call(PROBLEMS[problem], **(problem_args or {}))
         self.n_train, self.n_val, self.n_test = n_train, n_val, n_test
+        self.train_lengths = tuple(train_lengths)
         self.lengths = [self.problem.length, *test_lengths]
 
     @property
@@ -114,8 +121,8 @@ class Synthetic(DataModule):
         return facts if tolerance is None else {**facts, "tolerance": tolerance}
 
     def train_dataloader(self) -> Loader:
-        """Fresh sequences."""
-        return self.loader(Fresh(self.problem, self.n_train), train=True)
+        """Fresh sequences, of a length drawn for each batch where several are given."""
+        return self.loader(Fresh(self.problem, self.n_train, self.train_lengths), train=True)
 
     def val_dataloader(self) -> Loader:
         """The same sequences each time."""

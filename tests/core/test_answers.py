@@ -51,6 +51,13 @@ def test_every_length_is_tested_by_itself():
     assert data.facts["lengths"] == [16, 32, 8]
 
 
+def test_training_mixes_the_lengths_it_is_given():
+    arguments = {"length": 20, "n_tokens": 4}
+    data = Synthetic("selective_copying", arguments, 64, train_lengths=[8, 12], batch_size=4)
+    assert {x.shape[1] - 4 for x, _ in data.train_dataloader()} == {8, 12}
+    assert next(iter(data.val_dataloader()))[0].shape[1] == 24
+
+
 @pytest.mark.parametrize("count", [1, 5, 9])
 def test_a_long_sequence_may_be_read_in_pieces(count):
     torch.manual_seed(1)
