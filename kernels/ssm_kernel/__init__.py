@@ -19,7 +19,7 @@ from tristate.kernels.ssm_kernel import ops, reference
 
 __all__ = ["cauchy", "vandermonde", "vandermonde_transpose"]
 
-_BACKENDS = ("reference", "cpu")
+_BACKENDS = ("reference", "cpu", "triton")
 
 
 def vandermonde(
@@ -39,8 +39,8 @@ def vandermonde(
         backend: ``"auto"``, or one of :func:`tristate.kernels.available_backends`.
 
     Returns:
-        ``(..., D, L)``, real, at least float32. The fast backend takes memory for inputs and
-        outputs, and ``64 * N`` powers a thread; the reference makes ``D * N * L``.
+        ``(..., D, L)``, real, at least float32. The fast backends take memory for inputs and
+        outputs, on a CPU ``64 * N`` powers a thread; the reference makes ``D * N * L``.
 
     Raises:
         ValueError: the shapes disagree, or the backend can't run this.
@@ -50,12 +50,14 @@ def vandermonde(
     coefficient, exponent = _check(coefficient, exponent)
     if length < 0:
         raise ValueError(f"length must not be negative, got {length}")
-    if choose("vandermonde", _real(exponent), backend, _BACKENDS) == "reference":
+    chosen = choose("vandermonde", _real(exponent), backend, _BACKENDS)
+    if chosen == "reference":
         return reference.vandermonde(coefficient, exponent, length)
     if not (coefficient.is_complex() or exponent.is_complex()):
         coefficient = coefficient / 2
     rows = coefficient.to(torch.complex64).reshape(-1, *exponent.shape)
-    out = ops.vandermonde(rows, exponent.to(torch.complex64), length)
+    op = ops.triton_vandermonde if chosen == "triton" else ops.vandermonde
+    out = op(rows, exponent.to(torch.complex64), length)
     return out.reshape(*coefficient.shape[:-1], length)
 
 
@@ -86,9 +88,11 @@ def vandermonde_transpose(x: Tensor, exponent: Tensor, *, backend: str = "auto")
         )
     expect_one_device({"x": x, "exponent": exponent})
     x, exponent = _at_least_single(x), _at_least_single(exponent)
-    if choose("vandermonde_transpose", _real(exponent), backend, _BACKENDS) == "reference":
+    chosen = choose("vandermonde_transpose", _real(exponent), backend, _BACKENDS)
+    if chosen == "reference":
         return reference.vandermonde_transpose(x, exponent)
-    out = ops.moments(x.reshape(-1, *x.shape[-2:]), exponent.to(torch.complex64))[0]
+    op = ops.triton_moments if chosen == "triton" else ops.moments
+    out = op(x.reshape(-1, *x.shape[-2:]), exponent.to(torch.complex64))[0]
     out = out.reshape(*x.shape[:-1], exponent.shape[1])
     return out if exponent.is_complex() else out.real
 
@@ -103,8 +107,8 @@ def cauchy(coefficient: Tensor, nodes: Tensor, poles: Tensor, *, backend: str = 
         backend: ``"auto"``, or one of :func:`tristate.kernels.available_backends`.
 
     Returns:
-        ``(..., D, L)``, complex. The fast backend takes memory for inputs and outputs, and ``16 *
-        N`` fractions a thread; the reference makes ``D * N * L``.
+        ``(..., D, L)``, complex. The fast backends take memory for inputs and outputs, on a CPU
+        ``16 * N`` fractions a thread; the reference makes ``D * N * L``.
 
     Raises:
         ValueError: the shapes disagree, an argument is real, nodes require a gradient, or the
@@ -121,10 +125,12 @@ def cauchy(coefficient: Tensor, nodes: Tensor, poles: Tensor, *, backend: str = 
     if nodes.requires_grad:
         raise ValueError("nodes are constants: they must not require a gradient")
     expect_one_device({"coefficient": coefficient, "nodes": nodes})
-    if choose("cauchy", _real(poles), backend, _BACKENDS) == "reference":
+    chosen = choose("cauchy", _real(poles), backend, _BACKENDS)
+    if chosen == "reference":
         return reference.cauchy(coefficient, nodes, poles)
     single = [x.to(torch.complex64) for x in (coefficient, nodes, poles)]
-    out = ops.cauchy(single[0].reshape(-1, *poles.shape), single[1], single[2])
+    op = ops.triton_cauchy if chosen == "triton" else ops.cauchy
+    out = op(single[0].reshape(-1, *poles.shape), single[1], single[2])
     return out.reshape(*coefficient.shape[:-1], nodes.shape[0])
 
 

@@ -56,8 +56,12 @@ def _sum(weights: Tensor, terms: Tensor) -> Tensor:
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """The table for :meth:`torch.export.ExportedProgram.run_decompositions`."""
+    ops = torch.ops.tristate
     return {
-        torch.ops.tristate.vandermonde.default: vandermonde,
-        torch.ops.tristate.vandermonde_moments.default: moments,
-        torch.ops.tristate.cauchy.default: cauchy,
+        ops.vandermonde.default: vandermonde,
+        ops.vandermonde_triton.default: vandermonde,
+        ops.vandermonde_moments.default: moments,
+        ops.vandermonde_moments_triton.default: moments,
+        ops.cauchy.default: cauchy,
+        ops.cauchy_triton.default: cauchy,
     }

@@ -7,6 +7,7 @@ that they can be differentiated as often as one likes. Complex gradients are PyT
 Each device's kernels are registered here and imported when first run.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.ssm_kernel import reference
+from tristate.kernels.triton.twin import twin
 
 
 @torch.library.custom_op("tristate::vandermonde", mutates_args=(), device_types="cpu")
@@ -50,14 +52,12 @@ def cauchy_backward(
     return cpu.cauchy_backward(grad, coefficient, nodes, poles)
 
 
-@vandermonde.register_fake
-def _(coefficient: Tensor, exponent: Tensor, length: int) -> Tensor:
+def _fake_vandermonde(coefficient: Tensor, exponent: Tensor, length: int) -> Tensor:
     n_rows, dim, _ = coefficient.shape
     return coefficient.new_empty(n_rows, dim, length, dtype=torch.float32)
 
 
-@moments.register_fake
-def _(x: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_moments(x: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:
     shape = (*x.shape[:2], exponent.shape[1])
     return (
         x.new_empty(shape, dtype=torch.complex64),
@@ -65,15 +65,21 @@ def _(x: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-@cauchy.register_fake
-def _(coefficient: Tensor, nodes: Tensor, poles: Tensor) -> Tensor:
+def _fake_cauchy(coefficient: Tensor, nodes: Tensor, poles: Tensor) -> Tensor:
     n_rows, dim, _ = coefficient.shape
     return coefficient.new_empty(n_rows, dim, nodes.shape[0])
 
 
-@cauchy_backward.register_fake
-def _(grad: Tensor, coefficient: Tensor, nodes: Tensor, poles: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_cauchy_backward(
+    grad: Tensor, coefficient: Tensor, nodes: Tensor, poles: Tensor
+) -> tuple[Tensor, Tensor]:
     return coefficient.new_empty(coefficient.shape), poles.new_empty(poles.shape)
+
+
+triton_vandermonde = twin(vandermonde, "tristate.kernels.ssm_kernel.triton:vandermonde")
+triton_moments = twin(moments, "tristate.kernels.ssm_kernel.triton:moments")
+triton_cauchy = twin(cauchy, "tristate.kernels.ssm_kernel.triton:cauchy")
+triton_cauchy_backward = twin(cauchy_backward, "tristate.kernels.ssm_kernel.triton:cauchy_backward")
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -81,13 +87,18 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _vandermonde_gradients(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-    if grad is None:
-        return None, None, None
-    coefficient, exponent = ctx.saved_tensors
-    plain, weighted = moments(grad, exponent)
-    of_exponent = 2 * (coefficient * weighted).sum(0).conj_physical()
-    return 2 * plain.conj_physical(), of_exponent, None
+def _vandermonde_gradients(moments: Any) -> Callable[..., tuple[Any, ...]]:
+    """The gradients by one device's op for the moments."""
+
+    def gradients(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+        if grad is None:
+            return None, None, None
+        coefficient, exponent = ctx.saved_tensors
+        plain, weighted = moments(grad, exponent)
+        of_exponent = 2 * (coefficient * weighted).sum(0).conj_physical()
+        return 2 * plain.conj_physical(), of_exponent, None
+
+    return gradients
 
 
 def _keep_moments(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -95,30 +106,38 @@ def _keep_moments(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
     ctx.set_materialize_grads(False)
 
 
-def _moments_gradients(
-    ctx: Any, grad: Tensor | None, grad_weighted: Tensor | None
-) -> tuple[Any, ...]:
-    x, exponent, weighted = ctx.saved_tensors
-    length = x.shape[2]
-    of_x, of_exponent = torch.zeros_like(x), torch.zeros_like(exponent)
-    if grad is not None:
-        of_x = of_x + vandermonde(grad.conj_physical(), exponent, length) / 2
-        of_exponent = of_exponent + (weighted.conj_physical() * grad).sum(0)
-    if grad_weighted is not None:
-        positions = torch.arange(length, dtype=torch.float32, device=x.device)
-        halves = vandermonde(grad_weighted.conj_physical(), exponent, length) / 2
-        twice_weighted = moments(positions * x, exponent)[1]
-        of_x = of_x + positions * halves
-        of_exponent = of_exponent + (twice_weighted.conj_physical() * grad_weighted).sum(0)
-    return of_x, of_exponent
+def _moments_gradients(vandermonde: Any, moments: Any) -> Callable[..., tuple[Any, ...]]:
+    """The gradients by one device's ops."""
+
+    def gradients(ctx: Any, grad: Tensor | None, grad_weighted: Tensor | None) -> tuple[Any, ...]:
+        x, exponent, weighted = ctx.saved_tensors
+        length = x.shape[2]
+        of_x, of_exponent = torch.zeros_like(x), torch.zeros_like(exponent)
+        if grad is not None:
+            of_x = of_x + vandermonde(grad.conj_physical(), exponent, length) / 2
+            of_exponent = of_exponent + (weighted.conj_physical() * grad).sum(0)
+        if grad_weighted is not None:
+            positions = torch.arange(length, dtype=torch.float32, device=x.device)
+            halves = vandermonde(grad_weighted.conj_physical(), exponent, length) / 2
+            twice_weighted = moments(positions * x, exponent)[1]
+            of_x = of_x + positions * halves
+            of_exponent = of_exponent + (twice_weighted.conj_physical() * grad_weighted).sum(0)
+        return of_x, of_exponent
+
+    return gradients
 
 
-def _cauchy_gradients(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-    if grad is None:
-        return None, None, None
-    coefficient, nodes, poles = ctx.saved_tensors
-    of_coefficient, of_poles = cauchy_backward(grad, coefficient, nodes, poles)
-    return of_coefficient, None, of_poles
+def _cauchy_gradients(backward: Any) -> Callable[..., tuple[Any, ...]]:
+    """The gradients by one device's op."""
+
+    def gradients(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+        if grad is None:
+            return None, None, None
+        coefficient, nodes, poles = ctx.saved_tensors
+        of_coefficient, of_poles = backward(grad, coefficient, nodes, poles)
+        return of_coefficient, None, of_poles
+
+    return gradients
 
 
 def _cauchy_second(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
@@ -133,7 +152,13 @@ def _cauchy_second(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     return of_grad, of_coefficient, None, of_poles
 
 
-vandermonde.register_autograd(_vandermonde_gradients, setup_context=_keep)
-moments.register_autograd(_moments_gradients, setup_context=_keep_moments)
-cauchy.register_autograd(_cauchy_gradients, setup_context=_keep)
-cauchy_backward.register_autograd(_cauchy_second, setup_context=_keep)
+for _powers, _sums in ((vandermonde, moments), (triton_vandermonde, triton_moments)):
+    _powers.register_fake(_fake_vandermonde)
+    _powers.register_autograd(_vandermonde_gradients(_sums), setup_context=_keep)
+    _sums.register_fake(_fake_moments)
+    _sums.register_autograd(_moments_gradients(_powers, _sums), setup_context=_keep_moments)
+for _fractions, _back in ((cauchy, cauchy_backward), (triton_cauchy, triton_cauchy_backward)):
+    _fractions.register_fake(_fake_cauchy)
+    _fractions.register_autograd(_cauchy_gradients(_back), setup_context=_keep)
+    _back.register_fake(_fake_cauchy_backward)
+    _back.register_autograd(_cauchy_second, setup_context=_keep)
