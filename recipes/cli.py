@@ -68,6 +68,12 @@ VERBS = {
         "write the predictions of a checkpoint to a file",
         SETTINGS,
     ),
+    "explain": Verb(
+        "tristate.recipes.explain:main",
+        "RECIPE --ckpt_path FILE",
+        "draw what a model's layers read, and what its answers rest on",
+        None,
+    ),
     "compare": Verb(
         "tristate.recipes.compare:main",
         "RECIPE --vary KEY=A,B,...",

@@ -22,7 +22,7 @@ def announce(experiment: Experiment) -> None:
     """Say what is about to run, and where it writes."""
     if experiment.trainer.is_global_zero:
         where = f", writing to {shown(experiment.folder)}" if experiment.writes else ""
-        print(f"{experiment.config.recipe}: {_subtitle(experiment)}{where}", flush=True)
+        print(f"{experiment.config.recipe}: {subtitle(experiment)}{where}", flush=True)
 
 
 def result(experiment: Experiment, stage: str) -> tuple[str, str]:
@@ -60,14 +60,15 @@ def write_page(experiment: Experiment, stage: str, seconds: float | None) -> Pat
     return write_report(
         experiment.folder,
         title=experiment.config.recipe,
-        subtitle=_subtitle(experiment),
+        subtitle=subtitle(experiment),
         headline=Headline(value, label),
         facts=_facts(experiment, seconds),
         sections=experiment.model.report_sections() if stage == "test" else (),
     )
 
 
-def _subtitle(experiment: Experiment) -> str:
+def subtitle(experiment: Experiment) -> str:
+    """The model and the data, in a few words."""
     about = experiment.config.about or {}
     if "model" in about and "data" in about:
         return f"{about['model']} on {about['data']}"

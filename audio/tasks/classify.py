@@ -1,11 +1,15 @@
 """Classification of clips."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tristate.audio.data.collate import Padded
+from tristate.audio.tasks.saliency import FeatureSubject, SoundSubject
 from tristate.audio.tasks.sounds import sound, spectrogram
+from tristate.core.explain.subject import Subject, Unit
 from tristate.core.training.classification import Classification
 
 
@@ -46,3 +50,16 @@ class AudioClassification(Classification):
         if item.ndim == 1:
             return sound(item, self.facts["sample_rate"], alt)
         return spectrogram(item, alt)
+
+    def as_items(self, values: Tensor) -> Padded:
+        """Clips of one length."""
+        return Padded(values, torch.full((len(values),), values.shape[-1]))
+
+    def subject(self, item: Tensor, score: Callable[[Tensor], Tensor]) -> Subject:
+        """The clip, cell by cell of its spectrogram."""
+        stride = getattr(getattr(self.backbone, "front", None), "stride", 1)
+        if item.ndim == 1:
+            rate = self.facts["sample_rate"]
+            return SoundSubject(item, rate, score, Unit("s", stride / rate, timed=True))
+        rate = self.facts["steps_per_second"]
+        return FeatureSubject(item, score, Unit("s", stride / rate, timed=True), rate)

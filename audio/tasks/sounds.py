@@ -36,12 +36,18 @@ def sound(wave: Tensor, sample_rate: int, alt: str) -> str:
     wave = wave / wave.abs().max().clamp(min=1e-9)
     bands = LogMel(sample_rate, n_fft=sample_rate // 40, hop_length=sample_rate // 100, n_mels=40)
     energy = bands(wave)
+    shown = spectrogram(energy.clamp(min=float(energy.max()) - RANGE), alt)
+    return shown + player(wave, sample_rate, alt)
+
+
+def player(wave: Tensor, sample_rate: int, alt: str) -> str:
+    """A waveform ``(L,)`` as an ``audio`` element; scaled to its peak, cut after ``SECONDS``."""
+    wave = wave.detach().float()[: round(SECONDS * sample_rate)]
+    kept = 0.9 * wave / wave.abs().max().clamp(min=1e-9)
     buffer = BytesIO()
-    kept = 0.9 * wave[: round(SECONDS * sample_rate)]
     soundfile.write(buffer, kept.numpy(), sample_rate, format="WAV", subtype="PCM_16")
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
-        spectrogram(energy.clamp(min=float(energy.max()) - RANGE), alt)
-        + f'<audio controls preload="none" aria-label="{escape(alt, quote=True)}" '
+        f'<audio controls preload="none" aria-label="{escape(alt, quote=True)}" '
         f'style="display:block;width:100%;height:32px" src="data:audio/wav;base64,{data}"></audio>'
     )

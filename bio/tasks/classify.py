@@ -1,5 +1,6 @@
 """Classification of DNA sequences."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torchmetrics import CatMetric
 
 from tristate.bio.models.dna import padding
 from tristate.bio.tasks.letters import middle
+from tristate.bio.tasks.saliency import LettersSubject
 from tristate.core.training.classification import Classification
 from tristate.core.training.report import Section
 from tristate.core.training.roc import roc_page
@@ -109,6 +111,11 @@ class SequenceClassification(Classification):
     def show(self, item: Tensor, alt: str) -> str:
         """The letters around the middle."""
         return middle(item, self.facts["tokens"], self.facts["pad_id"], alt)
+
+    def subject(self, item: Tensor, score: Callable[[Tensor], Tensor]) -> LettersSubject:
+        """The sequence, letter by letter."""
+        tokens, pad_id = self.facts["tokens"], self.facts["pad_id"]
+        return LettersSubject(item, tokens, pad_id, self.backbone, score, middle=True)
 
     def report_sections(self) -> list[Section]:
         """Confusions, ROC curves, figures of each class, mistakes and right ones."""

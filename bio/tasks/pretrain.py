@@ -1,5 +1,7 @@
 """Pretraining on a genome: the next base, or masked ones."""
 
+from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import torch
@@ -11,7 +13,9 @@ from torchmetrics import CatMetric, SumMetric
 from tristate.bio.data.masking import IGNORE
 from tristate.bio.models.dna import padding
 from tristate.bio.tasks.genome_page import bits_page
+from tristate.bio.tasks.saliency import LettersSubject
 from tristate.core.context import Context
+from tristate.core.explain.subject import Subject
 from tristate.core.moe import Experts
 from tristate.core.pretrained import load_pretrained
 from tristate.core.training.carry import expect_causal
@@ -195,6 +199,32 @@ class SequencePretraining(Task):
             inputs = ids.masked_fill(now, self.facts["mask_id"])
             bits += self.window_bits(inputs, labels.masked_fill(~now, IGNORE))
         return bits
+
+    def subjects(self, batches: Iterable[Any], count: int) -> list[Subject]:
+        """The last letter that each of ``count`` windows asks for, and what the guess rests on."""
+        found: list[Subject] = []
+        for inputs, labels in batches:
+            for ids, wanted in zip(inputs, labels, strict=True):
+                if len(found) == count:
+                    return found
+                if (wanted != IGNORE).any():
+                    found.append(self._subject(ids, wanted))
+        return found
+
+    def _subject(self, ids: Tensor, wanted: Tensor) -> LettersSubject:
+        place = int((wanted != IGNORE).nonzero()[-1])
+        answer = int(wanted[place])
+
+        def score(rows: Tensor) -> Tensor:
+            return self(rows)[:, place].float().log_softmax(-1)[:, answer]
+
+        tokens, pad_id = self.facts["tokens"], self.facts["pad_id"]
+        subject = LettersSubject(ids, tokens, pad_id, self.backbone, score, middle=False)
+        with torch.no_grad():
+            share = float(score(ids[None])[0].exp())
+        where = "in place of the last [MASK]" if self.masked else "as the next letter"
+        subject.caption = f"<b>{escape(str(tokens[answer]))}</b> {share:.0%}, {where}"
+        return subject
 
     def report_sections(self) -> list[Section]:
         """Bits per base along what was tested, beside Markov models where the data offer them."""

@@ -1,5 +1,7 @@
 """Classification in any domain: the loss, the metrics, the pages of the report."""
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any, NamedTuple, Self
 
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from tristate.core.explain.subject import Subject, lead
 from tristate.core.pretrained import load_pretrained
 from tristate.core.training.figures import class_table, confusion_matrix, grid
 from tristate.core.training.report import Section
@@ -120,6 +123,47 @@ class Classification(Task):
         """An item of a batch as markup for the report."""
         raise NotImplementedError
 
+    def as_items(self, values: Tensor) -> Any:
+        """Items of one size, ``(S, ...)``, as :meth:`forward` takes them."""
+        return values
+
+    def subject(self, item: Tensor, score: Callable[[Tensor], Tensor]) -> Subject | None:
+        """How an item is varied and drawn for ``tristate explain``; None where it can't be.
+
+        Args:
+            item: as the model got it.
+            score: how sure the model is of its answer, ``(S,)`` for ``S`` items of this size.
+        """
+        return None
+
+    def subjects(self, batches: Iterable[Any], count: int) -> list[Subject]:
+        """Up to ``count`` items, of as many classes as there are, with the classes predicted."""
+        found, of_class = [], Counter[int]()
+        for items, labels in batches:
+            for index, label in enumerate(labels.tolist()):
+                if len(found) == count:
+                    return found
+                if of_class[label] > len(found) // len(self.class_names):
+                    continue
+                if subject := self._subject(items[index], label):
+                    of_class[label] += 1
+                    found.append(subject)
+        return found
+
+    def _subject(self, item: Tensor, label: int) -> Subject | None:
+        with torch.no_grad():
+            probabilities = self(self.as_items(item[None]))[0].float().softmax(-1)
+        answer = int(probabilities.argmax())
+
+        def score(values: Tensor) -> Tensor:
+            return lead(self(self.as_items(values)).float(), answer)
+
+        subject = self.subject(item, score)
+        if subject is not None:
+            example = Example(item, label, answer, float(probabilities[answer]))
+            subject.caption = self._said(example)
+        return subject
+
     def setup(self, stage: str) -> None:
         """Load the weights to begin with, unless a checkpoint brings the run's own."""
         if self.pretrained is None or self.trainer.ckpt_path is not None:
@@ -204,11 +248,12 @@ class Classification(Task):
 
     def _cell(self, example: Example) -> tuple[str, str]:
         label, predicted = (self.class_names[i] for i in (example.label, example.predicted))
+        return self.show(example.item, f"{label}, predicted {predicted}"), self._said(example)
+
+    def _said(self, example: Example) -> str:
+        label, predicted = (self.class_names[i] for i in (example.label, example.predicted))
         said = f"<b>{escape(predicted)}</b> {example.probability:.0%}"
-        if example.label != example.predicted:
-            said += f"<br>is {escape(label)}"
-        alt = f"{label}, predicted {predicted}"
-        return self.show(example.item, alt), said
+        return said if label == predicted else f"{said}<br>is {escape(label)}"
 
 
 def _accuracy(classes: int, top_k: int) -> Metric:

@@ -60,8 +60,8 @@ def line_chart(title: str, series: Mapping[str, Points], x_label: str = "step") 
     if not drawn:
         raise ValueError(f"a chart of {title!r} needs at least one point")
     xs = [x for points in drawn.values() for x, _ in points]
-    x_ticks = _ticks(0.0, max(max(xs), 1.0))
-    y_ticks = _ticks(*_view([y for points in drawn.values() for _, y in points]))
+    x_ticks = round_ticks(0.0, max(max(xs), 1.0))
+    y_ticks = round_ticks(*_view([y for points in drawn.values() for _, y in points]))
     x_high = max(max(xs), 1.0)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
@@ -77,14 +77,14 @@ def line_chart(title: str, series: Mapping[str, Points], x_label: str = "step") 
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
         parts.append(
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_short(tick)}</text>'
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>'
         )
     for tick in x_ticks:
         if tick > x_high:
             continue
         x = place(tick, y_low)[0]
         y = HEIGHT - BOTTOM + 18
-        parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{_short(tick)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{short(tick)}</text>')
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
     )
@@ -131,7 +131,7 @@ def _view(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, about: int = 4) -> list[float]:
+def round_ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round numbers that cover ``low`` to ``high``, ``about + 1`` of them."""
     raw = (high - low) / about
     magnitude = 10.0 ** math.floor(math.log10(raw))
@@ -140,7 +140,7 @@ def _ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(n * step, 12) for n in range(first, last + 1)]
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """``1500`` as ``1.5k``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:

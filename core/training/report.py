@@ -65,14 +65,27 @@ def write_report(
     curves = read_curves(folder / "metrics.csv")
     record = _json(folder / "versions.json")
     body = [
-        _header(title, subtitle, headline, facts or {}),
+        page_header(title, subtitle, headline, facts or {}),
         *_learning(curves),
-        *_parts(sections),
+        *page_parts(sections),
         *_again(record),
         *_details(folder / "config.yaml", record),
     ]
+    path = folder / "report.html"
+    path.write_text(whole_page(title, body, record), encoding="utf-8")
+    return path
+
+
+def whole_page(title: str, body: Sequence[str], record: Mapping) -> str:
+    """A page that stands alone, with the look of all reports.
+
+    Args:
+        title: as text.
+        body: parts, trusted markup without outside references.
+        record: of the run, for the foot of the page; may be empty.
+    """
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    page = (
+    return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -80,16 +93,16 @@ def write_report(
         f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
         f"<body>\n<main>\n{chr(10).join(body)}\n</main>\n{_footer(record)}\n</body>\n</html>\n"
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _header(title: str, subtitle: str, headline: Headline | None, facts: Mapping[str, str]) -> str:
+def page_header(
+    title: str, subtitle: str, headline: Headline | None, facts: Mapping[str, str]
+) -> str:
+    """The head of a page; arguments as of :func:`write_report`."""
     parts = [f"<h1>{escape(title)}</h1>"]
     if subtitle:
         parts.append(f'<p class="subtitle">{escape(subtitle)}</p>')
@@ -111,7 +124,8 @@ def _section(title: str, html: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n{html}\n</section>"
 
 
-def _parts(sections: Sequence[Section]) -> list[str]:
+def page_parts(sections: Sequence[Section]) -> list[str]:
+    """Sections side by side where the screen is wide enough, as markup."""
     if not sections:
         return []
     inside = "\n".join(_section(section.title, section.html) for section in sections)

@@ -1,5 +1,6 @@
 """The base of all tasks: optimiser, schedule, average of weights, reproducible draws."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from tristate.core.checkpoint import not_finite
 from tristate.core.errors import UserError
+from tristate.core.explain.subject import Subject
 from tristate.core.seeds import global_seed, seed_all
 from tristate.core.training.average import WeightAverage
 from tristate.core.training.callbacks import PredictionWriter, Throughput
@@ -94,6 +96,13 @@ class Task(LightningModule):
 
     def report_sections(self) -> list[Section]:
         """The task's part of a run's report, after testing."""
+        return []
+
+    def subjects(self, batches: Iterable[Any], count: int) -> list[Subject]:
+        """Up to ``count`` items of ``batches`` with what the model answers, to be explained.
+
+        None where the task doesn't say how its items are varied and drawn.
+        """
         return []
 
     def configure_callbacks(self) -> list[Callback]:

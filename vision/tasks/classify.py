@@ -1,5 +1,6 @@
 """Image classification."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from tristate.core.training.classification import Classification
 from tristate.core.training.figures import picture
+from tristate.vision.tasks.saliency import ImageSubject
 
 
 class ImageClassification(Classification):
@@ -88,5 +90,12 @@ class ImageClassification(Classification):
 
     def show(self, item: Tensor, alt: str) -> str:
         """The image, with the normalisation taken back."""
+        return picture(self._seen(item), alt)
+
+    def subject(self, item: Tensor, score: Callable[[Tensor], Tensor]) -> ImageSubject:
+        """The image, pixel by pixel."""
+        return ImageSubject(item, self._seen(item), score, self.backbone)
+
+    def _seen(self, item: Tensor) -> Tensor:
         mean, std = (torch.tensor(self.facts.get(k, [d])) for k, d in (("mean", 0.0), ("std", 1.0)))
-        return picture(item.float() * std[:, None, None] + mean[:, None, None], alt)
+        return item.float() * std[:, None, None] + mean[:, None, None]
