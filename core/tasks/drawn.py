@@ -15,7 +15,7 @@ from tristate.core.training.loader import Loader
 
 # Keys of the draws for validation and test, apart from those of training epochs.
 VAL, TEST = 2**31, 2**31 + 1
-POSITIONS = 2**21  # of a test batch at most, for very long sequences
+POSITIONS = 2**19  # of a test batch at most, for very long sequences
 
 
 class Fresh:
