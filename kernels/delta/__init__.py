@@ -70,15 +70,17 @@ def gated_delta_rule(
     inputs = (q, k, v, beta, g, initial_state)
     # float32 is not enough for an input in float64, whichever it is.
     exact = any(x is not None and x.dtype == torch.float64 for x in inputs)
-    offered = ("reference",) if exact else ("reference", "cpu")
-    if choose("gated_delta_rule", v, backend, offered) == "cpu":
+    offered = ("reference",) if exact else ("reference", "cpu", "triton")
+    chosen = choose("gated_delta_rule", v, backend, offered)
+    if chosen != "reference":
         # A program that leaves seldom computes gradients.
         keep = (
             torch.is_grad_enabled()
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        return ops.forward(*inputs, seq_idx, factor, reverse, keep)[:2]
+        forward = ops.triton_forward if chosen == "triton" else ops.forward
+        return forward(*inputs, seq_idx, factor, reverse, keep)[:2]
     plain = chunked if backend == "auto" and is_free() else reference
     return plain.gated_delta_rule(*inputs, seq_idx, factor, reverse)
 

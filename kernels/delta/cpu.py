@@ -5,12 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import LINE, address, scratch, segments
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 TILE, KEPT = 16, 8
 """Tokens of a tile, and tiles between the states that the backward keeps for a while."""
 
-_LANES, _ROW = 16, 64
+_LANES = 16
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 _forward = Kernel("tristate.kernels.delta.cpu_forward", "forward")
@@ -73,22 +74,10 @@ def _span(x: Tensor | None, length: int, reverse: bool) -> tuple[int, int, int, 
     size = x.element_size()
     step_b, step, step_h, _ = (size * s for s in x.stride())
     token = step * (x.shape[1] // length)
-    address = x.data_ptr()
+    start = x.data_ptr()
     if reverse:
-        address, token = address + token * (length - 1), -token
-    return address, step_b, step_h, token, step
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
-def _segments(seq_idx: Tensor | None, reverse: bool) -> tuple[int, int, int]:
-    if seq_idx is None:
-        return 0, 0, 0
-    length = seq_idx.shape[1]
-    address = seq_idx.data_ptr()
-    return (address + 4 * (length - 1), 4 * length, -4) if reverse else (address, 4 * length, 4)
+        start, token = start + token * (length - 1), -token
+    return start, step_b, step_h, token, step
 
 
 class _Work(NamedTuple):
@@ -128,13 +117,6 @@ def _rows(n: int) -> int:
     return -(-n // _LANES)
 
 
-def _scratch(work: _Work, n_rows: int) -> tuple[Tensor, int, int]:
-    """Working memory: the tensor that owns it, the address of the first task's, and bytes each."""
-    n_bytes = -(-n_rows * _ROW // 4096) * 4096
-    memory = torch.empty(work.n_tasks * n_bytes + _ROW, dtype=torch.uint8)
-    return memory, -(-memory.data_ptr() // _ROW) * _ROW, n_bytes
-
-
 def _key_rows(work: _Work) -> int:
     """Vectors of a tile's positions and lines of keys."""
     return 16 + 2 * (TILE * (work.n + 1) + 1) * _rows(work.d_key)
@@ -164,7 +146,7 @@ def forward(
     last = torch.empty(batch, heads, d_key, d_value)
     factor = torch.tensor([scale])
     n_rows = _key_rows(work) + TILE * (2 * work.n + 1) + (d_key + 1) * _rows(d_value)
-    memory, scratch, scratch_bytes = _scratch(work, n_rows)
+    memory, *where = scratch(work.n_tasks, LINE * n_rows)
     _forward(
         work.n_tasks,
         *work,
@@ -178,11 +160,10 @@ def forward(
         factor.data_ptr(),
         *_span(out, length, reverse),
         *_span(errors if keep else None, length, reverse),
-        _address(x.initial_state),
+        address(x.initial_state),
         last.data_ptr(),
-        *_segments(x.seq_idx, reverse),
-        scratch,
-        scratch_bytes,
+        *segments(x.seq_idx, reverse),
+        *where,
     )
     del memory
     return out.to(v.dtype), last, errors
@@ -229,7 +210,7 @@ def backward(
     dbeta = new((1 if by_value else work.n_splits, *x.beta.shape), dtype=torch.float32)
     dinitial = torch.empty(batch, heads, d_key, d_value)
     n_rows = _key_rows(work) + TILE * (3 * n + 1) + (d_key + 1) * _rows(d_value)
-    memory, scratch, scratch_bytes = _scratch(work, n_rows + work.n_tiles // _LANES)
+    memory, *where = scratch(work.n_tasks, LINE * (n_rows + work.n_tiles // _LANES))
     _values(
         work.n_tasks,
         *work,
@@ -237,11 +218,10 @@ def backward(
         *_span(dv, length, reverse),
         *_span(dbeta[0], length, reverse),
         4 * x.beta.numel(),
-        _address(grad_last),
+        address(grad_last),
         dinitial.data_ptr(),
-        *_segments(x.seq_idx, reverse),
-        scratch,
-        scratch_bytes,
+        *segments(x.seq_idx, reverse),
+        *where,
     )
 
     work = _work(x, d_key)
@@ -252,7 +232,7 @@ def backward(
     n_rows = _key_rows(work) + TILE * (2 * n + 1) * _rows(d_value) + TILE * (2 * n + 2)
     n_kept = -(-work.n_tiles // KEPT) if g is not None else 0
     n_rows += ((d_value + 1) * (1 + n_kept) + 1) * _rows(d_key)
-    memory, scratch, scratch_bytes = _scratch(work, n_rows + work.n_tiles // _LANES)
+    memory, *where = scratch(work.n_tasks, LINE * (n_rows + work.n_tiles // _LANES))
     _keys(
         work.n_tasks,
         *work,
@@ -262,11 +242,10 @@ def backward(
         *_span(dk, length, reverse),
         *_span(None if dg is None else dg[0], length, reverse),
         0 if x.g is None else 4 * x.g.numel(),
-        _address(x.initial_state),
-        _address(grad_last),
-        *_segments(x.seq_idx, reverse),
-        scratch,
-        scratch_bytes,
+        address(x.initial_state),
+        address(grad_last),
+        *segments(x.seq_idx, reverse),
+        *where,
     )
     del memory
     return (

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.delta import reference
+from tristate.kernels.triton.plan import power_of_two
+from tristate.kernels.triton.twin import twin
 
 
 @torch.library.custom_op("tristate::gated_delta_rule", mutates_args=(), device_types="cpu")
@@ -53,8 +55,19 @@ def backward(
     return cpu.backward(grad_out, grad_last, *inputs, errors, scale, reverse)
 
 
-@forward.register_fake
-def _(
+def triton_part(k: Tensor) -> int:
+    """Steps from one kept state to the next on a GPU: a state is ``K`` numbers a value channel."""
+    return power_of_two(max(32, 2 * k.shape[3]))
+
+
+def triton_kept_shape(k: Tensor, v: Tensor) -> tuple[int, ...]:
+    """Of the states that Triton's kernels keep, ``(B, parts, H, K, V)``."""
+    batch, steps, heads, d_key = k.shape
+    part = triton_part(k)
+    return batch, (steps + part - 1) // part, heads, d_key, v.shape[3]
+
+
+def _fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -75,8 +88,14 @@ def _(
     )
 
 
-@backward.register_fake
-def _(
+def _fake_triton(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    k, v, keep = inputs[1], inputs[2], inputs[-1]
+    out, last, _ = _fake(*inputs[:-1], False)
+    kept = v.new_empty(triton_kept_shape(k, v) if keep else (0,), dtype=torch.float32)
+    return out, last, kept
+
+
+def _fake_backward(
     grad_out: Tensor,
     grad_last: Tensor | None,
     q: Tensor,
@@ -103,6 +122,7 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.scale, ctx.reverse, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
+    ctx.ops = forward, backward
     # Errors have no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
 
@@ -112,13 +132,11 @@ def _forward_gradients(
 ) -> tuple[Any, ...]:
     *tensors, errors = ctx.saved_tensors
     if errors.numel() == 0:
-        errors = torch.ops.tristate.gated_delta_rule(*tensors, ctx.scale, ctx.reverse, True)[2]
+        errors = ctx.ops[0](*tensors, ctx.scale, ctx.reverse, True)[2]
     if grad_out is None:
         batch, length, heads, _ = tensors[0].shape
         grad_out = tensors[2].new_zeros(batch, length, heads, tensors[2].shape[3])
-    grads = torch.ops.tristate.gated_delta_rule_backward(
-        grad_out, grad_last, *tensors, errors, ctx.scale, ctx.reverse
-    )
+    grads = ctx.ops[1](grad_out, grad_last, *tensors, errors, ctx.scale, ctx.reverse)
     present = [g if x is not None else None for g, x in zip(grads, tensors[:6], strict=True)]
     return *present, None, None, None, None
 
@@ -141,5 +159,19 @@ def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     return *grads, *of_inputs, None, None, None, None
 
 
+triton_forward = twin(forward, "tristate.kernels.delta.triton:forward")
+triton_backward = twin(backward, "tristate.kernels.delta.triton:backward")
+
+
+def _keep_triton(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _keep(ctx, inputs, output)
+    ctx.ops = triton_forward, triton_backward
+
+
+forward.register_fake(_fake)
+triton_forward.register_fake(_fake_triton)
 forward.register_autograd(_forward_gradients, setup_context=_keep)
-backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
+for _backward in (backward, triton_backward):
+    _backward.register_fake(_fake_backward)
+    _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)

@@ -87,16 +87,18 @@ def ssd_scan(
     expect_one_device({"x": x, "seq_idx": seq_idx})
     # float32 is not enough for an input in float64, whichever it is.
     exact = any(tensor is not None and tensor.dtype == torch.float64 for tensor in inputs)
-    offered = ("reference",) if exact else ("reference", "cpu")
+    offered = ("reference",) if exact else ("reference", "cpu", "triton")
     flags = (dt_softplus, float(dt_limit[0]), float(dt_limit[1]), reverse)
-    if choose("ssd_scan", x, backend, offered) == "reference":
+    chosen = choose("ssd_scan", x, backend, offered)
+    if chosen == "reference":
         out, last = reference.ssd_scan(*inputs, seq_idx, *flags)
     else:
         # A program that leaves seldom computes gradients, and may be of any length: how many chunks
         # that makes would limit it.
         keep = torch.is_grad_enabled() and not torch.compiler.is_exporting()
         keep = keep and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-        out, last, _, _ = ops.forward(*inputs, seq_idx, *flags, keep)
+        forward = ops.triton_forward if chosen == "triton" else ops.run
+        out, last, _, _ = forward(*inputs, seq_idx, *flags, keep)
     return (out, last) if return_final_states else out
 
 

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from tristate.kernels import double_backward
+from tristate.kernels.direct import shortened
 from tristate.kernels.ssd import reference
+from tristate.kernels.triton.plan import power_of_two
+from tristate.kernels.triton.twin import twin
 
 TILE, CHUNK = 32, 4
 """Positions that a kernel takes at once, and tiles from one kept state to the next."""
+
+TRITON_TILE = 32
+"""The first of the two on a GPU."""
 
 
 @torch.library.custom_op("tristate::ssd_scan", mutates_args=(), device_types="cpu")
@@ -79,8 +85,19 @@ def kept_shape(x: Tensor, B: Tensor) -> tuple[int, ...]:
     return batch, n_heads, n_chunks, width, B.shape[3]
 
 
-@forward.register_fake
-def _(
+def triton_part(B: Tensor) -> int:
+    """Positions from one kept state to the next on a GPU: a state is ``N`` numbers a channel."""
+    return power_of_two(max(TRITON_TILE, 2 * B.shape[3]))
+
+
+def triton_kept_shape(x: Tensor, B: Tensor) -> tuple[int, ...]:
+    """Of the states that Triton's kernels keep, ``(B, parts, H, P, N)``."""
+    batch, length, n_heads, width = x.shape
+    part = triton_part(B)
+    return batch, (length + part - 1) // part, n_heads, width, B.shape[3]
+
+
+def _fake(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -106,8 +123,14 @@ def _(
     )
 
 
-@backward.register_fake
-def _(
+def _fake_triton(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, B, keep = inputs[0], inputs[3], inputs[-1]
+    out, last, y, _ = _fake(*inputs[:-1], False)
+    kept = x.new_empty(triton_kept_shape(x, B) if keep else (0,), dtype=torch.float32)
+    return out, last, y, kept
+
+
+def _fake_backward(
     grad_out: Tensor,
     grad_last: Tensor | None,
     x: Tensor,
@@ -138,6 +161,7 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.softplus, ctx.dt_min, ctx.dt_max, ctx.reverse, _ = inputs
     ctx.save_for_backward(*tensors, output[2], output[3])
+    ctx.ops = run, run_backward
     # What was kept has no gradient, and the last states often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
 
@@ -148,10 +172,10 @@ def _forward_gradients(
     *tensors, y, kept = ctx.saved_tensors
     flags = ctx.softplus, ctx.dt_min, ctx.dt_max, ctx.reverse
     if kept.numel() == 0:
-        _, _, y, kept = torch.ops.tristate.ssd_scan(*tensors, *flags, True)
+        _, _, y, kept = ctx.ops[0](*tensors, *flags, True)
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[0])
-    grads = backward(grad_out, grad_last, *tensors, y.detach(), kept.detach(), *flags)
+    grads = ctx.ops[1](grad_out, grad_last, *tensors, y.detach(), kept.detach(), *flags)
     present = [g if x is not None else None for g, x in zip(grads, tensors[:9], strict=True)]
     return *present, *[None] * 6
 
@@ -183,5 +207,20 @@ def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     return *grads, *of_inputs, *[None] * 7
 
 
+triton_forward = twin(forward, "tristate.kernels.ssd.triton:forward")
+triton_backward = twin(backward, "tristate.kernels.ssd.triton:backward")
+
+
+def _keep_triton(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _keep(ctx, inputs, output)
+    ctx.ops = triton_forward, triton_backward
+
+
+forward.register_fake(_fake)
+triton_forward.register_fake(_fake_triton)
 forward.register_autograd(_forward_gradients, setup_context=_keep)
-backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
+for _backward in (backward, triton_backward):
+    _backward.register_fake(_fake_backward)
+    _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+run, run_backward = shortened(forward), shortened(backward)

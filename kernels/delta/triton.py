@@ -1,0 +1,234 @@
+"""The gated delta rule on a GPU: from tensors to the kernels, and back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tristate.kernels.delta import triton_backward, triton_forward
+from tristate.kernels.delta.ops import triton_kept_shape, triton_part
+from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.matrix_carry import hand_matrix_on
+from tristate.kernels.triton.plan import power_of_two, share_out
+from tristate.kernels.triton.segments import numbers
+
+_STATES = 8192
+"""Most numbers of a program's state: what its registers hold."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the kernels have in common.
+
+    Attributes:
+        grid: programs: blocks of value channels of all heads, and chunks of time.
+        parts: of a chunk: stretches of steps between kept states.
+        n_blocks: of a head's value channels.
+        part: steps of one.
+        arguments: of all kernels.
+    """
+
+    grid: tuple[int, int]
+    parts: int
+    n_blocks: int
+    part: int
+    arguments: dict[str, Any]
+
+    def over(self, n_columns: int) -> tuple[tuple[int, int], dict[str, Any]]:
+        """Grid and sizes for states of another number of columns."""
+        n_blocks = -(-n_columns // self.arguments["BLOCK_V"])
+        sizes = {"d_value": n_columns, "n_blocks": n_blocks}
+        return (self.grid[0] // self.n_blocks * n_blocks, self.grid[1]), sizes
+
+
+def _work(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    seq_idx: Tensor | None,
+    scale: float,
+    reverse: bool,
+) -> _Work:
+    batch, length, n_heads, d_key = q.shape
+    n, d_value = k.shape[1] // length, v.shape[3]
+    by_key, by_value = g is not None and g.dim() == 4, beta.dim() == 4
+    steps = 16 if by_key or by_value else 32
+    block_k = max(16, power_of_two(d_key))
+    block_v = max(16, min(64, power_of_two(d_value), _STATES // block_k))
+    n_blocks = -(-d_value // block_v)
+    part = triton_part(k)
+    # What is split is worked on three times. Rates by value would split a matrix for each value.
+    programs = 3 * batch * n_heads * n_blocks
+    n_parts_all = -(-k.shape[1] // part)
+    n_chunks, n_parts = (1, n_parts_all) if by_value else share_out(q, programs, n_parts_all)
+    if seq_idx is not None:
+        seq_idx = seq_idx.repeat_interleave(n, 1)
+    segments = numbers(seq_idx, reverse, n_parts * part)
+    if q.dtype != k.dtype:
+        q, k = q.float(), k.float()
+    rates = beta if by_value else beta[..., None]
+    decays = g if g is None or by_key else g[..., None]
+    arguments = {
+        "q": q,
+        "k": k,
+        "v": v,
+        "beta": beta,
+        "g": g,
+        "segments": segments,
+        "length": length,
+        "n": n,
+        "n_places": 0 if segments is None else segments.shape[1],
+        "n_heads": n_heads,
+        "d_key": d_key,
+        "d_value": d_value,
+        "n_blocks": n_blocks,
+        "scale": scale,
+        **_strides("q", q),
+        **_strides("k", k),
+        **_strides("v", v),
+        **_strides("beta", rates),
+        **_strides("g", decays),
+        "REVERSE": reverse,
+        "BY_KEY": by_key,
+        "BY_VALUE": by_value,
+        "KEPT": part // steps,
+        "BLOCK_K": block_k,
+        "BLOCK_V": block_v,
+        "BLOCK_T": steps,
+        "N_LEVELS": steps.bit_length() - 1,
+        "num_warps": 8 if block_k * block_v > 4096 else 4,
+    }
+    return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, n_blocks, part, arguments)
+
+
+def _strides(name: str, x: Tensor | None) -> dict[str, int]:
+    strides = [0] * 4 if x is None else x.stride()
+    return {f"{name}_{axis}": stride for axis, stride in zip("bthc", strides, strict=True)}
+
+
+def _sweep(work: _Work, **given: Any) -> None:
+    """Run the forward kernel for what isn't None among ``v``, ``out``, ``kept``, ``entering``."""
+    out = given["out"]
+    launch(
+        triton_forward.forward,
+        given.pop("grid", work.grid),
+        **{**work.arguments, "n_tiles": work.parts * work.arguments["KEPT"], **given},
+        **_strides("out", out),
+    )
+
+
+def _maps(work: _Work, like: Tensor) -> Tensor:
+    """By which matrix each chunk multiplies the state, ``(B, chunks, H, K, K)``."""
+    batch, n_chunks, n_heads, d_key, _ = like.shape
+    maps = like.new_empty(batch, n_chunks, n_heads, d_key, d_key)
+    grid, sizes = work.over(d_key)
+    nothing = {"v": None, "out": None, "kept": None, "entering": None}
+    _sweep(work, **nothing, **sizes, grid=grid, leaving=maps)
+    return maps
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    scale: float,
+    reverse: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, last state, and with ``keep`` the states before each part."""
+    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
+    batch, length, n_heads, d_key = q.shape
+    d_value = v.shape[3]
+    out = v.new_empty(batch, length, n_heads, d_value)
+    leaving = v.new_empty(batch, work.grid[1], n_heads, d_key, d_value, dtype=torch.float32)
+    kept = v.new_empty(triton_kept_shape(k, v) if keep else (0,), dtype=torch.float32)
+    entering = initial_state
+    if work.grid[1] > 1:
+        _sweep(work, out=None, kept=None, entering=None, leaving=leaving)
+        entering = hand_matrix_on(_maps(work, leaving), leaving, entering)
+    _sweep(
+        work,
+        out=out,
+        kept=kept if keep else None,
+        entering=None if entering is None else entering.float().contiguous(),
+        leaving=leaving,
+    )
+    return out, leaving[:, -1].contiguous(), kept
+
+
+def backward(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    kept: Tensor,
+    scale: float,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``q, k, v, beta, g, initial_state``, in their dtypes; empty if absent."""
+    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
+    batch, _, n_heads, d_key = q.shape
+    n_blocks = work.n_blocks
+
+    def by_block(x: Tensor) -> Tensor:
+        """Room for a gradient that blocks of value channels share."""
+        dtype = x.dtype if n_blocks == 1 and x.dim() == 4 else torch.float32
+        return x.new_empty(n_blocks, *x.shape, dtype=dtype)
+
+    dq, dk, dv = by_block(q), by_block(k), v.new_empty(v.shape)
+    dbeta = beta.new_empty(1, *beta.shape) if beta.dim() == 4 else by_block(beta)
+    dg = None if g is None else by_block(g)
+    outgoing = kept.new_empty(batch, work.grid[1], n_heads, d_key, v.shape[3])
+    n_programs = work.grid[0] * work.grid[1]
+    given = {
+        **work.arguments,
+        "grad_out": grad_out,
+        "kept": kept,
+        "errors": kept.new_empty(n_programs, work.part, work.arguments["BLOCK_V"]),
+        "dk": dk,
+        "dv": dv,
+        "dbeta": dbeta,
+        "dg": dg,
+        "outgoing": outgoing,
+        "n_parts": work.parts,
+        **_strides("grad", grad_out),
+    }
+    incoming = grad_last
+    if work.grid[1] > 1:
+        launch(triton_backward.backward, work.grid, **given, dq=None, incoming=None)
+        incoming = hand_matrix_on(_maps(work, outgoing), outgoing, incoming, back=True)
+    launch(
+        triton_backward.backward,
+        work.grid,
+        **given,
+        dq=dq,
+        incoming=None if incoming is None else incoming.float().contiguous(),
+    )
+    added = [None if x is None else x[0] if len(x) == 1 else x.sum(0) for x in (dq, dk, dbeta, dg)]
+    dq, dk, dbeta, dg = (
+        None if x is None or like is None else x.to(like.dtype)
+        for x, like in zip(added, (q, k, beta, g), strict=True)
+    )
+    none = q.new_empty(0)
+    return (
+        dq,
+        dk,
+        dv,
+        dbeta,
+        none if dg is None else dg,
+        none.clone()
+        if initial_state is None
+        else outgoing[:, 0].contiguous().to(initial_state.dtype),
+    )
