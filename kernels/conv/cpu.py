@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import address, scratch, span
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.layout import empty_like_rows
 
@@ -33,20 +34,19 @@ def forward(
     out = empty_like_rows(values)
     last = torch.empty(batch, dim, width - 1)
     n_tasks = _n_tasks(batch, dim, length)
-    step, room = _room(12, 2, dim, length, values, out)
-    scratch = torch.empty(n_tasks * room)
+    step, n_bytes = _room(12, 2, dim, length, values, out)
+    memory, *where = scratch(n_tasks, n_bytes)
     _forward(
         n_tasks,
         n_tasks,
         *_storage(values),
         *_storage(out),
-        0 if seq_idx is None else seq_idx.data_ptr(),
+        address(seq_idx),
         *_storage(states),
         last.data_ptr(),
         *_storage(weight),
-        0 if bias is None else bias.data_ptr(),
-        scratch.data_ptr(),
-        4 * room,
+        address(bias),
+        *where,
         batch,
         dim,
         length,
@@ -55,6 +55,7 @@ def forward(
         silu,
         reverse,
     )
+    del memory
     return out.to(x.dtype), last
 
 
@@ -81,8 +82,8 @@ def backward(
     n_tasks = _n_tasks(batch, dim, length)
     # Each task sums the parameters' gradients for itself.
     dweight, dbias = torch.empty(n_tasks, dim, width), torch.empty(n_tasks, dim)
-    step, room = _room(21, 3, dim, length, values, grad, dx)
-    scratch = torch.empty(n_tasks * room)
+    step, n_bytes = _room(21, 3, dim, length, values, grad, dx)
+    memory, *where = scratch(n_tasks, n_bytes)
     _backward(
         n_tasks,
         n_tasks,
@@ -90,15 +91,14 @@ def backward(
         *_storage(grad_last),
         *_storage(values),
         *_storage(dx),
-        0 if seq_idx is None else seq_idx.data_ptr(),
+        address(seq_idx),
         *_storage(states),
         dstates.data_ptr(),
         *_storage(taps),
-        0 if biases is None else biases.data_ptr(),
+        address(biases),
         dweight.data_ptr(),
         dbias.data_ptr(),
-        scratch.data_ptr(),
-        4 * room,
+        *where,
         batch,
         dim,
         length,
@@ -107,6 +107,7 @@ def backward(
         silu,
         reverse,
     )
+    del memory
     return (
         dx.to(x.dtype),
         _total(dweight).to(weight.dtype),
@@ -117,9 +118,7 @@ def backward(
 
 def _storage(x: Tensor | None) -> tuple[int, ...]:
     """Address and strides, in bytes; zeros without a tensor of three axes."""
-    if x is None:
-        return 0, 0, 0, 0
-    return x.data_ptr(), *(4 * stride for stride in x.stride())
+    return (0,) * 4 if x is None else span(x, -1)
 
 
 def _total(parts: Tensor) -> Tensor:
@@ -135,10 +134,10 @@ def _n_tasks(batch: int, dim: int, length: int) -> int:
 
 
 def _room(n_rows: int, n_lines: int, dim: int, length: int, *tensors: Tensor) -> tuple[int, int]:
-    """Bytes from row to row of a task's scratch memory, and how many float32 it has.
+    """Bytes from row to row of a task's scratch memory, and how many it has.
 
     Lines, into which channels are gathered, are only needed where storage isn't rows already.
     """
     padded = -(-dim // LANES) * LANES
     whole = dim == padded and all(x.stride(1) == 1 for x in tensors)
-    return 4 * padded, n_rows * padded + (0 if whole else n_lines * length * LANES)
+    return 4 * padded, 4 * (n_rows * padded + (0 if whole else n_lines * length * LANES))

@@ -12,7 +12,7 @@ def address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def span(x: Tensor, time: int, reverse: bool) -> tuple[int, ...]:
+def span(x: Tensor, time: int, reverse: bool = False) -> tuple[int, ...]:
     """Address of the first position that is read along the axis ``time``, and strides in bytes."""
     strides = [step * x.element_size() for step in x.stride()]
     start = x.data_ptr()

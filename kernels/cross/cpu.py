@@ -43,7 +43,7 @@ def forward(
     out = new(u, dtype=first.u.dtype if len(routes) == 1 else torch.float32)
     shape = checkpoints_shape(inputs, routes) if keep else (0,)
     checkpoints = u.new_empty(shape, dtype=torch.float32)
-    memory, scratch = cpu_rows.forward_scratch(work)
+    memory, *scratch = cpu_rows.forward_scratch(work)
     rows = []
     for k, (x, route) in enumerate(zip(branches, _routes(routes, height), strict=True)):
         # The gate comes once, on the sum.
@@ -77,7 +77,7 @@ def backward(
         grad_out = grad_out.transpose(1, 2).contiguous().transpose(1, 2)
     sequences = (inputs.u, inputs.delta, inputs.z)
     written = [_room(field, first.u.dtype, seq_idx is not None) for field in sequences]
-    memory, scratch = cpu_rows.backward_scratch(work)
+    memory, *scratch = cpu_rows.backward_scratch(work)
     rows, grads = [], []
     for k, (x, route) in enumerate(zip(branches, _routes(routes, height), strict=True)):
         du, ddelta, dz = (pick(field, k) for field in written)

@@ -88,7 +88,7 @@ def forward(
     last = u.new_empty(*u.shape[:2], A.shape[1], dtype=torch.float32)
     shape = checkpoint_shape(u, A, B, C) if keep else (0,)
     checkpoints = u.new_empty(shape, dtype=torch.float32)
-    memory, scratch = cpu_rows.forward_scratch(work)
+    memory, *scratch = cpu_rows.forward_scratch(work)
     kept = checkpoints if keep else None
     row = cpu_rows.forward_row(x, work, Route(reverse), out, last, kept, delta_softplus, scratch)
     kernels([x], out).forward(work.n_tasks, *row)
@@ -126,7 +126,7 @@ def backward(
     dinitial = torch.empty(*u.shape[:2], A.shape[1], dtype=torch.float32)
     grad_out = grad_out.to(x.u.dtype)
     grad_last = None if grad_last is None else plain(grad_last)
-    memory, scratch = cpu_rows.backward_scratch(work)
+    memory, *scratch = cpu_rows.backward_scratch(work)
     row = cpu_rows.backward_row(
         x,
         work,

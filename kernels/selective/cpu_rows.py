@@ -1,10 +1,13 @@
 """The selective scan on a CPU: from tensors to what the compiled kernels are told, a row a scan."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu import memory
+from tristate.kernels.cpu.memory import LINE, address, segments, span
 from tristate.kernels.cpu.runtime import threads
 from tristate.kernels.selective.ops import (
     LANES,
@@ -16,7 +19,6 @@ from tristate.kernels.selective.ops import (
 SLAB = 8
 """Blocks of 16 channels that the kernels for one state take back through a tile together."""
 
-_ROW = 4 * LANES
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -122,7 +124,7 @@ def forward_row(
     last: Tensor | None,
     checkpoints: Tensor | None,
     delta_softplus: bool,
-    scratch: tuple[int, int],
+    scratch: Sequence[int],
     *,
     adds: bool = False,
 ) -> tuple[int, ...]:
@@ -142,13 +144,13 @@ def forward_row(
         *_weight_span(x.C, reverse),
         _constant(x.B),
         _constant(x.C),
-        _address(x.D),
-        _address(x.delta_bias),
+        address(x.D),
+        address(x.delta_bias),
         int(delta_softplus),
-        _address(x.initial_state),
-        _address(last),
-        *_segments(x.seq_idx, reverse),
-        _address(checkpoints),
+        address(x.initial_state),
+        address(last),
+        *segments(x.seq_idx, reverse),
+        address(checkpoints),
         *scratch,
     )
 
@@ -163,7 +165,7 @@ def backward_row(
     grad_initial: Tensor | None,
     checkpoints: Tensor,
     delta_softplus: bool,
-    scratch: tuple[int, int],
+    scratch: Sequence[int],
 ) -> tuple[int, ...]:
     """The backward kernel's arguments."""
     reverse = route.reverse
@@ -187,12 +189,12 @@ def backward_row(
         _constant(x.B),
         _constant(x.C),
         4 * work.batch * work.n_groups * work.n_states * work.length,
-        _address(x.D),
-        _address(x.delta_bias),
+        address(x.D),
+        address(x.delta_bias),
         int(delta_softplus),
-        _address(grad_initial),
-        _address(grad_last),
-        *_segments(x.seq_idx, reverse),
+        address(grad_initial),
+        address(grad_last),
+        *segments(x.seq_idx, reverse),
         checkpoints.data_ptr(),
         grads.A.data_ptr(),
         grads.B_constant.data_ptr(),
@@ -203,29 +205,23 @@ def backward_row(
     )
 
 
-def forward_scratch(work: Sizes) -> tuple[Tensor, tuple[int, int]]:
-    """Working memory of the forward kernel: what owns it; the first task's address, bytes each."""
+def forward_scratch(work: Sizes) -> tuple[Tensor, int, int]:
+    """Working memory of the forward kernel, as :func:`tristate.kernels.cpu.memory.scratch` says."""
     n_states, n_blocks = work.n_states, work.n_blocks
     rows = 5 * (TILE + 3) + 4 * TILE * n_states // LANES + (4 * n_states + 4) * n_blocks + 8
     if n_states == 1:
         rows += 3 * TILE * SLAB
-    return _scratch(work, _ROW * rows)
+    return memory.scratch(work.n_tasks, LINE * rows)
 
 
-def backward_scratch(work: Sizes) -> tuple[Tensor, tuple[int, int]]:
+def backward_scratch(work: Sizes) -> tuple[Tensor, int, int]:
     """The same for the backward kernel."""
     n_states, n_blocks = work.n_states, work.n_blocks
     rows = 12 * (TILE + 3) + 2 * n_states * (TILE + 3) + 4 * TILE * n_states // LANES
     rows += (7 * n_states + 4) * n_blocks + work.n_tiles // LANES + 16
     if n_states == 1:
         rows += 6 * TILE * SLAB
-    return _scratch(work, _ROW * rows)
-
-
-def _scratch(work: Sizes, n_bytes: int) -> tuple[Tensor, tuple[int, int]]:
-    n_bytes = -(-n_bytes // 4096) * 4096
-    memory = torch.empty(work.n_tasks * n_bytes + _ROW, dtype=torch.uint8)
-    return memory, (-(-memory.data_ptr() // _ROW) * _ROW, n_bytes)
+    return memory.scratch(work.n_tasks, LINE * rows)
 
 
 def room(
@@ -297,43 +293,18 @@ def _groups(weight: Tensor) -> int:
     return weight.shape[1] if weight.dim() == 4 else 1
 
 
-def _span(x: Tensor | None, reverse: bool) -> tuple[int, int, int, int]:
-    """Address of the first position that is read, and the strides of ``(B, D, L)``, in bytes."""
-    if x is None:
-        return 0, 0, 0, 0
-    size = x.element_size()
-    step_b, step_d, step_t = x.stride()
-    address = x.data_ptr()
-    if reverse:
-        address += (x.shape[2] - 1) * step_t * size
-        step_t = -step_t
-    return address, step_b * size, step_d * size, step_t * size
+def _span(x: Tensor | None, reverse: bool) -> tuple[int, ...]:
+    return (0,) * 4 if x is None else span(x, 2, reverse)
 
 
-def _weight_span(weight: Tensor, reverse: bool) -> tuple[int, int, int, int, int]:
-    """The same for float32 ``(B, N, L)`` or ``(B, G, N, L)``; zeros for a constant weight."""
+def _weight_span(weight: Tensor, reverse: bool) -> tuple[int, ...]:
+    """The span of ``(B, N, L)`` or ``(B, G, N, L)``, with a group's stride; zeros if constant."""
     if weight.dim() == 2:
-        return 0, 0, 0, 0, 0
-    *outer, step_n, step_t = weight.stride()
-    step_b, step_g = outer if len(outer) == 2 else (outer[0], 0)
-    address = weight.data_ptr()
-    if reverse:
-        address += (weight.shape[-1] - 1) * step_t * 4
-        step_t = -step_t
-    return address, 4 * step_b, 4 * step_g, 4 * step_n, 4 * step_t
+        return (0,) * 5
+    start, *outer, step_n, step_t = span(weight, -1, reverse)
+    # One group is read by every block of channels.
+    return start, *(outer if len(outer) == 2 else (*outer, 0)), step_n, step_t
 
 
 def _constant(weight: Tensor) -> int:
     return weight.data_ptr() if weight.dim() == 2 else 0
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
-def _segments(seq_idx: Tensor | None, reverse: bool) -> tuple[int, int, int]:
-    if seq_idx is None:
-        return 0, 0, 0
-    length = seq_idx.shape[1]
-    address = seq_idx.data_ptr()
-    return (address + 4 * (length - 1), 4 * length, -4) if reverse else (address, 4 * length, 4)
