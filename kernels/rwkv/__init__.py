@@ -31,7 +31,7 @@ def wkv(
 
     ``o[t] = sum_j weight[t, j] v[j] / sum_j weight[t, j]`` with ``weight[t, j] = exp(k[j] +
     (t - 1 - j) w)`` for ``j < t`` and ``exp(k[t] + u)`` for ``t`` itself, by channel. O(B L D)
-    time; the fast backend keeps the state at every 64th position for the gradient. Nothing
+    time; the fast backends keep the state at every 64th position for the gradient. Nothing
     overflows, whatever the keys.
 
     Args:
@@ -61,15 +61,17 @@ def wkv(
     inputs = (k, v, w, u, initial_state)
     # float32 is not enough for an input in float64, whichever it is.
     exact = any(x is not None and x.dtype == torch.float64 for x in inputs)
-    offered = ("reference",) if exact else ("reference", "cpu")
-    if choose("wkv", v, backend, offered) == "cpu":
+    offered = ("reference",) if exact else ("reference", "cpu", "triton")
+    chosen = choose("wkv", v, backend, offered)
+    if chosen != "reference":
         # A program that leaves seldom computes gradients.
         keep = (
             torch.is_grad_enabled()
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        return ops.forward(*inputs, seq_idx, reverse, keep)[:2]
+        op = ops.triton_forward if chosen == "triton" else ops.forward
+        return op(*inputs, seq_idx, reverse, keep)[:2]
     return reference.wkv(*inputs, seq_idx, reverse)
 
 

@@ -73,4 +73,5 @@ def wkv(
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """The table for :meth:`torch.export.ExportedProgram.run_decompositions`."""
-    return {torch.ops.tristate.wkv.default: wkv}
+    ops = torch.ops.tristate
+    return dict.fromkeys((ops.wkv.default, ops.wkv_triton.default), wkv)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.rwkv import reference
+from tristate.kernels.triton.twin import twin
 
 TILE = 64
 """Positions between the states that are kept for the backward."""
@@ -53,8 +54,7 @@ def backward(
     return cpu.backward(grad_out, grad_last, *inputs, last, states, reverse)
 
 
-@forward.register_fake
-def _(
+def _fake(
     k: Tensor,
     v: Tensor,
     w: Tensor,
@@ -73,8 +73,7 @@ def _(
     )
 
 
-@backward.register_fake
-def _(
+def _fake_backward(
     grad_out: Tensor,
     grad_last: Tensor | None,
     k: Tensor,
@@ -101,19 +100,19 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(*tensors, *output[1:])
     # What is kept has no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
+    ctx.ops = torch.ops.tristate.wkv, torch.ops.tristate.wkv_backward
 
 
 def _forward_gradients(
     ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, _: Tensor | None
 ) -> tuple[Any, ...]:
     *tensors, last, states = ctx.saved_tensors
+    forward_op, backward_op = ctx.ops
     if states.numel() == 0:
-        _, last, states = torch.ops.tristate.wkv(*tensors, ctx.reverse, True)
+        _, last, states = forward_op(*tensors, ctx.reverse, True)
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[1])
-    grads = torch.ops.tristate.wkv_backward(
-        grad_out, grad_last, *tensors, last, states, ctx.reverse
-    )
+    grads = backward_op(grad_out, grad_last, *tensors, last, states, ctx.reverse)
     present = [g if x is not None else None for g, x in zip(grads, tensors[:5], strict=True)]
     return *present, None, None, None
 
@@ -136,5 +135,19 @@ def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     return *grads, *of_inputs, None, None, None, None
 
 
+triton_forward = twin(forward, "tristate.kernels.rwkv.triton:forward")
+triton_backward = twin(backward, "tristate.kernels.rwkv.triton:backward")
+
+
+def _keep_triton(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _keep(ctx, inputs, output)
+    ctx.ops = triton_forward, triton_backward
+
+
 forward.register_autograd(_forward_gradients, setup_context=_keep)
-backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
+for _forward in (forward, triton_forward):
+    _forward.register_fake(_fake)
+for _backward in (backward, triton_backward):
+    _backward.register_fake(_fake_backward)
+    _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
