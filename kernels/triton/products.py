@@ -3,6 +3,8 @@
 # Triton compiles what is below: to a type checker its tiles are Python's values.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -11,13 +13,24 @@ from tristate.kernels.triton.interpreter import interprets
 _INTERPRETED = tl.constexpr(interprets())
 
 
+@tl.core.builtin
+def _exactly(_semantic: Any = None) -> Any:
+    """How a target multiplies float32 numbers: NVIDIA's in six products of bfloat16.
+
+    AMD's matrix units for servers know float32. The others have none for it, and the parts of six
+    products don't fit their registers.
+    """
+    is_nvidia = _semantic.builder.options.backend_name == "cuda"
+    return tl.constexpr("bf16x6" if is_nvidia else "ieee")
+
+
 @triton.jit
 def dot(a, b):
     """``a @ b`` in float32, to the precision of float32; sizes are at least 16.
 
-    Matrix units multiply numbers of 16 bits, so a float32 number is the sum of three bfloat16
-    numbers there. Two tiles of one 16-bit dtype take one product, bfloat16 and float32 take three,
-    all else six.
+    NVIDIA's matrix units multiply numbers of 16 bits, so a float32 number is the sum of three
+    bfloat16 numbers there. Two tiles of one 16-bit dtype take one product, bfloat16 and float32
+    take three, all else six.
     """
     if _INTERPRETED:
         # It would multiply the bits of a bfloat16 as an integer.
@@ -37,5 +50,5 @@ def dot(a, b):
         low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
         product = tl.dot(a, high, tl.dot(a, middle, tl.dot(a, low)))
     else:
-        product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="bf16x6")
+        product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=_exactly())
     return product
