@@ -76,15 +76,17 @@ def linear_attention(
     inputs = (q, k, v, g, a, b, initial_state)
     # float32 is not enough for an input in float64, whichever it is.
     exact = any(x is not None and x.dtype == torch.float64 for x in (*inputs, u))
-    offered = ("reference",) if exact else ("reference", "cpu")
-    if choose("linear_attention", v, backend, offered) == "cpu":
+    offered = ("reference",) if exact else ("reference", "cpu", "triton")
+    chosen = choose("linear_attention", v, backend, offered)
+    if chosen != "reference":
         # A program that leaves seldom computes gradients.
         keep = (
             torch.is_grad_enabled()
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        out, last = ops.forward(*inputs, seq_idx, factor, reverse, u is not None, keep)[:2]
+        op = ops.triton_forward if chosen == "triton" else ops.forward
+        out, last = op(*inputs, seq_idx, factor, reverse, u is not None, keep)[:2]
     else:
         plain = chunked if backend == "auto" and is_free() else reference
         out, last = plain.linear_attention(*inputs, seq_idx, factor, reverse, u is not None)

@@ -79,4 +79,7 @@ def linear_attention(
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """The table for :meth:`torch.export.ExportedProgram.run_decompositions`."""
-    return {torch.ops.tristate.linear_attention.default: linear_attention}
+    ops = torch.ops.tristate
+    return dict.fromkeys(
+        (ops.linear_attention.default, ops.linear_attention_triton.default), linear_attention
+    )

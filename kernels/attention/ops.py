@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.attention import reference
+from tristate.kernels.delta.ops import triton_kept_shape
+from tristate.kernels.triton.twin import twin
 
 
 @torch.library.custom_op("tristate::linear_attention", mutates_args=(), device_types="cpu")
@@ -27,7 +29,10 @@ def forward(
     before: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, last state in float32, and with ``keep`` and an ``a`` what each token found."""
+    """Output, last state in float32, and with ``keep`` what the gradient needs.
+
+    On a CPU that is what each token found, if there is an ``a``; on a GPU some states on the way.
+    """
     from tristate.kernels.attention import cpu
 
     inputs = q, k, v, g, a, b, initial_state, seq_idx
@@ -58,8 +63,7 @@ def backward(
     return cpu.backward(grad_out, grad_last, *inputs, found, scale, reverse, before)
 
 
-@forward.register_fake
-def _(
+def _fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -82,8 +86,14 @@ def _(
     )
 
 
-@backward.register_fake
-def _(
+def _fake_triton(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    k, v, keep = inputs[1], inputs[2], inputs[-1]
+    out, last, _ = _fake(*inputs[:-1], False)
+    kept = v.new_empty(triton_kept_shape(k, v) if keep else (0,), dtype=torch.float32)
+    return out, last, kept
+
+
+def _fake_backward(
     grad_out: Tensor,
     grad_last: Tensor | None,
     q: Tensor,
@@ -108,6 +118,7 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.scale, ctx.reverse, ctx.before, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
+    ctx.ops = torch.ops.tristate.linear_attention, torch.ops.tristate.linear_attention_backward
     # What was found has no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
 
@@ -117,11 +128,14 @@ def _forward_gradients(
 ) -> tuple[Any, ...]:
     *tensors, found = ctx.saved_tensors
     how = ctx.scale, ctx.reverse, ctx.before
-    if found.numel() == 0 and tensors[4] is not None:
-        found = torch.ops.tristate.linear_attention(*tensors, *how, True)[2]
+    forward_op, backward_op = ctx.ops
+    # On a CPU only what was found under an ``a`` is needed.
+    needed = forward_op is triton_forward or tensors[4] is not None
+    if needed and found.numel() == 0:
+        found = forward_op(*tensors, *how, True)[2]
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[2])
-    grads = torch.ops.tristate.linear_attention_backward(grad_out, grad_last, *tensors, found, *how)
+    grads = backward_op(grad_out, grad_last, *tensors, found, *how)
     present = [g if x is not None else None for g, x in zip(grads, tensors[:7], strict=True)]
     return *present, None, None, None, None, None
 
@@ -151,5 +165,19 @@ def _backward_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]
     return *grads, *of_inputs, None, None, None, None, None
 
 
+triton_forward = twin(forward, "tristate.kernels.attention.triton:forward")
+triton_backward = twin(backward, "tristate.kernels.attention.triton:backward")
+
+
+def _keep_triton(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _keep(ctx, inputs, output)
+    ctx.ops = triton_forward, triton_backward
+
+
+forward.register_fake(_fake)
+triton_forward.register_fake(_fake_triton)
 forward.register_autograd(_forward_gradients, setup_context=_keep)
-backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
+for _backward in (backward, triton_backward):
+    _backward.register_fake(_fake_backward)
+    _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
