@@ -10,9 +10,13 @@ CASES = Registry(
     "op with Triton kernels",
     {
         "add_norm": "tristate.kernels.norm.triton_cases:add_norm",
+        "cauchy": "tristate.kernels.ssm_kernel.triton_cases:cauchy",
         "causal_conv1d": "tristate.kernels.conv.triton_cases:cases",
         "gated_rms_norm": "tristate.kernels.norm.triton_cases:gated_rms_norm",
+        "linear_attention": "tristate.kernels.attention.triton_cases:cases",
         "linear_scan": "tristate.kernels.linear.triton_cases:cases",
         "selective_scan": "tristate.kernels.selective.triton_cases:cases",
+        "vandermonde": "tristate.kernels.ssm_kernel.triton_cases:vandermonde",
+        "wkv": "tristate.kernels.rwkv.triton_cases:cases",
     },
 )
