@@ -1,12 +1,13 @@
 """The short way past PyTorch's dispatcher, which takes longer than a small op."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+_below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 
 
@@ -22,3 +23,43 @@ def unobserved(tensors: Iterable[Tensor | None]) -> bool:
         or _functorch.maybe_current_level() is not None
         or any(type(x) not in _PLAIN for x in tensors)
     )
+
+
+def shortened(op: Any) -> Callable[..., Any]:
+    """A function that does what ``op`` does, on the short way where nothing looks on.
+
+    Args:
+        op: what :func:`torch.library.custom_op` made, for CPU tensors, with its gradients
+            registered before the function is first called.
+    """
+
+    class Direct(torch.autograd.Function):
+        """The op's function and the gradients that are registered for it."""
+
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = compute(inputs)
+            op._setup_context_fn(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            return op._backward_fn(ctx, *grads)
+
+    def compute(inputs: tuple[Any, ...]) -> Any:
+        # As under the dispatcher: or an output that is a view of what was allocated could not be
+        # changed in place later.
+        with _below_autograd():
+            return op._init_fn(*inputs)
+
+    def run(*inputs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return op(*inputs)
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        if not unobserved(tensors):
+            return op(*inputs)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            return Direct.apply(*inputs)
+        return compute(inputs)
+
+    return run
