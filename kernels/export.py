@@ -20,6 +20,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     from tristate.kernels.conv import export as conv
     from tristate.kernels.cross import export as cross
     from tristate.kernels.delta import export as delta
+    from tristate.kernels.grouped import export as grouped
     from tristate.kernels.linear import export as linear
     from tristate.kernels.longconv import export as longconv
     from tristate.kernels.norm import export as norm
@@ -30,6 +31,6 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
     table: dict[Any, Callable[..., Any]] = dict(torch.export.default_decompositions())
     scans = (selective, cross, linear, ssd, delta, attention, rwkv)
-    for module in (*scans, conv, longconv, ssm_kernel, norm):
+    for module in (*scans, conv, grouped, longconv, ssm_kernel, norm):
         table.update(module.decompositions())
     return table

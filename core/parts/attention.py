@@ -187,13 +187,14 @@ def _blocks(
     """
     batch, length = group.shape
     cached = seen.shape[1] - length
-    behind = -length % window
+    # In this form a compiler sees that blocks fill the padded length.
+    blocks = (length + window - 1) // window
+    behind = blocks * window - length
     # As many keys as a block has stand before the first one.
     front = window - cached
     k, v = (F.pad(x[:, max(0, -front) :], (0, 0, 0, 0, max(0, front), behind)) for x in (k, v))
     seen = F.pad(seen[:, max(0, -front) :], (max(0, front), behind), value=-2)
     q, group = F.pad(q, (0, 0, 0, 0, 0, behind)), F.pad(group, (0, behind), value=-2)
-    blocks = group.shape[1] // window
     q = q.unflatten(1, (blocks, window)).flatten(0, 1)
     # (B, blocks, G, P, 2 window) views of overlapping keys.
     k, v = (x.unfold(1, 2 * window, window).movedim(-1, 2).flatten(0, 1) for x in (k, v))
