@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tristate.core.backbone import Backbone, rescale_outputs
+from tristate.core.context import Context
 from tristate.core.mixer import Mixer
 from tristate.core.plain import plain_stack
 from tristate.core.variants import Variant, Variants
@@ -30,6 +31,9 @@ class Tokens(Backbone):
         residual_in_fp32: keep the residual stream in float32 under half precision.
         drop_rate: dropout in front of the head.
         drop_path_rate: stochastic depth, from 0 at the first block to this at the last.
+        n_positions: so many learnt vectors are added to the first positions, for attention that has
+            no other word of order: then no sequence may be longer, nor be read in pieces. 0 for
+            none.
 
     Raises:
         ValueError: an argument is out of range or unknown to the mixer.
@@ -49,7 +53,10 @@ class Tokens(Backbone):
         residual_in_fp32: bool = True,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        n_positions: int = 0,
     ) -> None:
+        if n_positions < 0:
+            raise ValueError(f"n_positions must be at least 0, got {n_positions}")
         stack = plain_stack(
             d_model,
             n_layers,
@@ -65,19 +72,51 @@ class Tokens(Backbone):
         )
         self.embedding = nn.Embedding(vocab_size, d_model)
         nn.init.normal_(self.embedding.weight, std=0.5)
+        self.positions = None
+        if n_positions:
+            self.positions = nn.Parameter(0.5 * torch.randn(n_positions, d_model))
         rescale_outputs(stack)
 
     @property
     def in_pieces(self) -> bool:
         """Whether a sequence may be read piece by piece at constant memory."""
         mixers = [module for module in self.stack.modules() if isinstance(module, Mixer)]
-        return all(mixer.memory in ("constant", "window") for mixer in mixers)
+        return self.positions is None and all(
+            mixer.memory in ("constant", "window") for mixer in mixers
+        )
 
     def embed(self, x: Tensor, seq_idx: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Tokens ``(B, L, d_model)``, and ``seq_idx`` as it came."""
-        if x.is_floating_point():
-            return x @ self.embedding.weight, seq_idx
-        return self.embedding(x), seq_idx
+        tokens = x @ self.embedding.weight if x.is_floating_point() else self.embedding(x)
+        if self.positions is None:
+            return tokens, seq_idx
+        if x.shape[1] > len(self.positions):
+            raise ValueError(
+                f"{x.shape[1]} positions, and the model has learnt vectors for "
+                f"{len(self.positions)}: raise n_positions"
+            )
+        return tokens + self.positions[: x.shape[1]], seq_idx
+
+    def forward_state(
+        self,
+        x: Tensor,
+        state: Any | None = None,
+        *,
+        seq_idx: Tensor | None = None,
+        context: Context | None = None,
+    ) -> tuple[Tensor, Any]:
+        """As :class:`tristate.core.backbone.Backbone` says.
+
+        Raises:
+            ValueError: a sequence goes on from ``state``, and positions are learnt.
+        """
+        if state is not None and self.positions is not None:
+            raise ValueError("with learnt positions a sequence is read whole: no state goes on")
+        return super().forward_state(x, state, seq_idx=seq_idx, context=context)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay must not touch, beside norms and biases."""
+        return super().no_weight_decay() | ({"positions"} if self.positions is not None else set())
 
     def last_tokens(self, x: Tensor, count: int, piece: int) -> Tensor:
         """The last ``count`` tokens after the last norm, ``(B, count, d_model)``, at little memory.

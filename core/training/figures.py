@@ -137,6 +137,8 @@ def lines(
     for name, points in series.items():
         looks = {"linewidth": 6, "alpha": 0.35} if name == broad else {"linewidth": 1.8}
         marks = {} if name == broad else {"marker": "o", "markersize": 4}
+        # There is nothing between two names.
+        looks |= {"linestyle": ""} if names else {}
         axes.plot(*zip(*points, strict=True), label=name, **looks, **marks)
     if "x" in logarithmic:
         axes.set_xscale("log", base=2)

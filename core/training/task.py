@@ -1,12 +1,13 @@
 """The base of all tasks: optimiser, schedule, average of weights, reproducible draws."""
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
+from torchmetrics import Metric
 
 from tristate.core.checkpoint import not_finite
 from tristate.core.errors import UserError
@@ -31,6 +32,9 @@ class Task(LightningModule):
 
     Args:
         lr: largest learning rate.
+        ssm_lr: largest learning rate of the recurrences' own parameters (step sizes, eigenvalues),
+            where it is not the one that they bring; see
+            :func:`tristate.core.training.optim.parameter_groups`.
         weight_decay: AdamW's; see :func:`tristate.core.training.optim.parameter_groups`.
         betas: AdamW's.
         warmup: share of the run in which the learning rate rises.
@@ -60,6 +64,7 @@ class Task(LightningModule):
         self,
         *,
         lr: float = 1e-3,
+        ssm_lr: float | None = None,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
         warmup: float = 0.05,
@@ -69,13 +74,14 @@ class Task(LightningModule):
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
-            if value < 0:
+        for name, value in {"lr": lr, "ssm_lr": ssm_lr, "weight_decay": weight_decay}.items():
+            if value is not None and value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         for name, value in {"warmup": warmup, "lr_floor": lr_floor}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a share between 0 and 1, got {value}")
-        self.lr, self.weight_decay, self.betas = lr, weight_decay, (betas[0], betas[1])
+        self.lr, self.ssm_lr, self.betas = lr, ssm_lr, (betas[0], betas[1])
+        self.weight_decay = weight_decay
         self.warmup, self.lr_floor, self.layer_decay = warmup, lr_floor, layer_decay
         self.facts = dict(facts or {})
         self.carry = Carry(self.facts.get("pieces", 1))
@@ -105,13 +111,27 @@ class Task(LightningModule):
         """
         return []
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert; in half precision the metrics still count in float32."""
+        super()._apply(fn, recurse)
+        for metric in self.modules():
+            if isinstance(metric, Metric) and metric.dtype in (torch.bfloat16, torch.float16):
+                metric.to(torch.float32)
+        return self
+
     def configure_callbacks(self) -> list[Callback]:
         """What every run needs: throughput, predictions, the weights' average where wanted."""
         return [*self._callbacks]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the groups of parameters."""
-        groups = parameter_groups(self, self.weight_decay, lr=self.lr, layer_decay=self.layer_decay)
+        groups = parameter_groups(
+            self,
+            self.weight_decay,
+            lr=self.lr,
+            ssm_lr=self.ssm_lr,
+            layer_decay=self.layer_decay,
+        )
         # One kernel for all parameters; on a GPU the default does as well, with any precision.
         fused = all(p.device.type == "cpu" for group in groups for p in group["params"])
         return torch.optim.AdamW(groups, self.lr, self.betas, fused=fused or None)

@@ -72,3 +72,29 @@ def test_what_sees_the_future_is_read_whole():
     assert not model.in_pieces
     ids = torch.randint(9, (2, 47))
     torch.testing.assert_close(model.last_tokens(ids, 3, 10), model.forward_features(ids)[:, -3:])
+
+
+def test_learnt_positions_are_added_and_bound_the_length():
+    torch.manual_seed(1)
+    model = Tokens(9, 4, d_model=12, n_layers=1, mixer="attention", n_positions=8).eval()
+    assert not model.in_pieces and "positions" in model.no_weight_decay()
+    ids = torch.full((1, 6), 3)
+    plain = Tokens(9, 4, d_model=12, n_layers=1, mixer="attention").eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "positions"})
+    tokens = plain.stack(model.embedding(ids) + model.positions[:6])
+    torch.testing.assert_close(model.forward_features(ids), tokens)
+    with pytest.raises(ValueError, match="raise n_positions"):
+        model(torch.full((1, 9), 3))
+    _, state = model.forward_state(ids)
+    with pytest.raises(ValueError, match="read whole"):
+        model.forward_state(ids, state)
+    with pytest.raises(ValueError, match="n_positions must be"):
+        Tokens(9, 4, n_positions=-1)
+
+
+def test_right_answers_are_counted_in_float32_whatever_the_weights_are():
+    model = task(Synthetic("parity")).to(torch.bfloat16)
+    assert next(model.parameters()).dtype == torch.bfloat16
+    model.val_accuracy.update(torch.ones(1000))
+    model.val_accuracy.update(torch.zeros(1))
+    assert model.val_accuracy.weight == 1001
