@@ -12,6 +12,7 @@ def parameter_groups(
     weight_decay: float,
     *,
     lr: float | None = None,
+    ssm_lr: float | None = None,
     layer_decay: float | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser, with their own ``weight_decay`` and ``lr_scale``.
@@ -25,6 +26,7 @@ def parameter_groups(
         weight_decay: decay of all others.
         lr: the learning rate that ``lr_scale`` is a share of. Parameters that carry ``_max_lr``
             (step sizes and eigenvalues of S4's family) learn no faster than that. None: no limit.
+        ssm_lr: the limit in place of theirs; None leaves it.
         layer_decay: the learning rate falls by this factor from each layer to the one below it.
             Submodules with timm's ``group_matcher`` tell their layers; what stands outside of
             them keeps the full rate. None: one rate for all.
@@ -46,7 +48,7 @@ def parameter_groups(
         scale = scales.get(name, 1.0)
         most = getattr(parameter, "_max_lr", None)
         if lr and most is not None:
-            scale = min(scale, most / lr)
+            scale = min(scale, (most if ssm_lr is None else ssm_lr) / lr)
         key = (0.0 if plain else weight_decay, scale)
         groups.setdefault(key, []).append(parameter)
     return [
