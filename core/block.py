@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from tristate.core.context import Context
 from tristate.core.mixer import Mixer
-from tristate.core.norm import AddNorm
 
 
 class Block(nn.Module):
-    """Pre-norm residual block whose addition is left to the next norm.
+    """Residual block whose addition is left to the next norm.
 
     ``residual += hidden; hidden = drop_path(scale * mixer(norm(residual)))``. The sum is the next
     block's (or the last norm's) first step, so that adding and normalising are one pass.
@@ -19,7 +18,7 @@ class Block(nn.Module):
     Args:
         mixer: maps ``(B, L, D)`` to ``(B, L, D)``: a :class:`Mixer`, or any module, an MLP say. One
             that sets ``wants_context = True`` gets the stack's ``context`` as well.
-        norm: the norm at the entrance.
+        norm: at the entrance, one of :mod:`tristate.core.norm`, which add first.
         drop_path: stochastic depth or the like, on the mixer's output; None for nothing.
         scale: learnt factor per channel on the mixer's output, ``nn.Parameter (D,)``; None for 1.
     """
@@ -27,7 +26,7 @@ class Block(nn.Module):
     def __init__(
         self,
         mixer: nn.Module,
-        norm: AddNorm,
+        norm: nn.Module,
         *,
         drop_path: nn.Module | None = None,
         scale: nn.Parameter | None = None,

@@ -16,5 +16,5 @@ def residual_layer(mixer: nn.Module, norm: nn.Module, *, prenorm: bool = True) -
         prenorm: norm in front of the mixer; else behind the residual.
     """
     if prenorm:
-        return Stack([Block(mixer, norm)], AddOnly())  # pyright: ignore[reportArgumentType]
-    return Stack([Block(mixer, AddOnly())], norm)  # pyright: ignore[reportArgumentType]
+        return Stack([Block(mixer, norm)], AddOnly())
+    return Stack([Block(mixer, AddOnly())], norm)

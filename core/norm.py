@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tristate.core.mixer import at_least_float32
 from tristate.kernels.norm import add_norm
 
 
@@ -80,6 +81,30 @@ class AddThen(nn.Module):
 
     Args:
         norm: maps ``(B, L, D)`` to itself: :class:`BatchNorm`, say.
+        residual_in_fp32: keep the residual stream in float32 while the model runs in half
+            precision.
+    """
+
+    def __init__(self, norm: nn.Module, *, residual_in_fp32: bool = False) -> None:
+        super().__init__()
+        self.norm, self.residual_in_fp32 = norm, residual_in_fp32
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The normalised sum in the dtype of ``x`` and the sum itself, ``(B, L, D)``."""
+        total = x if residual is None else x + residual
+        if self.residual_in_fp32:
+            total = at_least_float32(total)
+        return self.norm(total.to(x.dtype)), total
+
+
+class PostNorm(nn.Module):
+    """Adds and normalises as ``norm`` does, and hands the normalised sum on as the stream.
+
+    Blocks in front of which it stands read and add to what is normalised, ``x = norm(x + f(x))``:
+    the first Transformers' order of norm and residual, and S4's on some tasks.
+
+    Args:
+        norm: one of this module's, which add first.
     """
 
     def __init__(self, norm: nn.Module) -> None:
@@ -87,9 +112,9 @@ class AddThen(nn.Module):
         self.norm = norm
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The normalised sum and the sum itself, ``(B, L, D)``."""
-        total = x if residual is None else x + residual
-        return self.norm(total), total
+        """The normalised sum, twice."""
+        out, _ = self.norm(x, residual)
+        return out, out
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -11,7 +11,6 @@ from tristate.core.context import Context
 from tristate.core.mixer import at_least_float32
 from tristate.core.mixers.attention import Attention
 from tristate.core.mlp import GatedMLP, LowRank
-from tristate.core.norm import AddNorm
 from tristate.core.parts.attention import AttentionState
 
 
@@ -34,7 +33,7 @@ class SideBlock(Block):
         **block: the other arguments of :class:`tristate.core.block.Block`.
     """
 
-    def __init__(self, mixer: nn.Module, norm: AddNorm, side: nn.Module, **block: Any) -> None:
+    def __init__(self, mixer: nn.Module, norm: nn.Module, side: nn.Module, **block: Any) -> None:
         super().__init__(mixer, norm, **block)
         self.side: Any = side
 

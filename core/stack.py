@@ -9,7 +9,6 @@ from torch.utils.checkpoint import checkpoint
 
 from tristate.core.block import Block
 from tristate.core.context import Context
-from tristate.core.norm import AddNorm, AddOnly
 
 
 class Stack(nn.Module):
@@ -18,10 +17,10 @@ class Stack(nn.Module):
     Args:
         blocks: the blocks, first to last; hybrids hand in different ones, see
             :mod:`tristate.core.patterns`.
-        norm: adds the last block's output to the stream and normalises.
+        norm: one of :mod:`tristate.core.norm`: adds the last block's output and normalises.
     """
 
-    def __init__(self, blocks: Iterable[Block], norm: AddNorm | AddOnly) -> None:
+    def __init__(self, blocks: Iterable[Block], norm: nn.Module) -> None:
         super().__init__()
         self.blocks: Any = nn.ModuleList(blocks)
         self.norm: nn.Module = norm

@@ -1,6 +1,6 @@
 """The plain model of sequences, of any mixer: an embedding, a stack, an answer at each position."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tristate.core.backbone import Backbone, rescale_outputs
 from tristate.core.context import Context
 from tristate.core.mixer import Mixer
-from tristate.core.plain import plain_stack
+from tristate.core.plain import NormName, plain_stack
 from tristate.core.variants import Variant, Variants
 from tristate.kernels.registry import Registry
 
@@ -26,8 +26,9 @@ class Tokens(Backbone):
         n_layers: blocks.
         mixer: name in :data:`tristate.core.mixers.MIXERS`.
         mixer_args: its arguments beside ``d_model``.
-        norm: ``"rms"`` or ``"layer"``.
+        norm: ``"rms"``, ``"layer"``, ``"batch"`` or ``"scale"``.
         norm_eps: added to the norms' variance.
+        prenorm: norm in front of each block, ``x + f(norm(x))``; else behind, ``norm(x + f(x))``.
         residual_in_fp32: keep the residual stream in float32 under half precision.
         drop_rate: dropout in front of the head.
         drop_path_rate: stochastic depth, from 0 at the first block to this at the last.
@@ -48,8 +49,9 @@ class Tokens(Backbone):
         n_layers: int = 2,
         mixer: str = "mamba",
         mixer_args: dict[str, Any] | None = None,
-        norm: Literal["rms", "layer"] = "rms",
+        norm: NormName = "rms",
         norm_eps: float = 1e-5,
+        prenorm: bool = True,
         residual_in_fp32: bool = True,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -64,6 +66,7 @@ class Tokens(Backbone):
             mixer_args=mixer_args,
             norm=norm,
             norm_eps=norm_eps,
+            prenorm=prenorm,
             residual_in_fp32=residual_in_fp32,
             drop_path_rate=drop_path_rate,
         )

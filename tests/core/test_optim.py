@@ -42,6 +42,15 @@ def test_decay_spares_what_it_must():
     assert {scale for _, scale in settings.values()} == {1.0}
 
 
+def test_what_learns_slowly_may_be_told_another_rate():
+    net = Net()
+    net.A_log._max_lr = 1e-3  # pyright: ignore
+    for given, scale in ((None, 0.1), (2e-3, 0.2), (1.0, 1.0)):
+        settings = by_name(net, parameter_groups(net, 0.1, lr=1e-2, ssm_lr=given))
+        assert settings["A_log"][1] == pytest.approx(scale)
+        assert settings["head.weight"][1] == 1.0
+
+
 def test_each_layer_learns_slower_than_the_one_above():
     task = nn.ModuleDict({"backbone": Net(), "head": nn.Linear(2, 2)})
     settings = by_name(task, parameter_groups(task, 0.1, layer_decay=0.5))

@@ -7,6 +7,7 @@ from torch import nn
 from tristate.core.block import Block
 from tristate.core.mixers.mamba import Mamba
 from tristate.core.norm import LayerNorm, RMSNorm
+from tristate.core.plain import plain_stack
 from tristate.core.stack import Stack
 
 D_MODEL = 8
@@ -32,6 +33,32 @@ def test_norms_add_and_equal_torch(ours, theirs):
     torch.testing.assert_close(total, x + residual)
     torch.testing.assert_close(y, theirs(x + residual))
     torch.testing.assert_close(ours(x)[1], x)
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer", "batch", "scale"])
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_a_plain_stack_norms_before_or_behind(norm, prenorm):
+    torch.manual_seed(0)
+    model = plain_stack(D_MODEL, 2, mixer="lru", norm=norm, prenorm=prenorm).eval()
+    x = torch.randn(2, 9, D_MODEL)
+    stream, blocks = x, model.blocks
+    norms = [block.norm for block in blocks] if prenorm else [b.norm for b in blocks[1:]]
+    norms.append(model.norm)
+    for block, behind in zip(blocks, norms, strict=False):
+        if prenorm:
+            stream = stream + block.mixer(behind(stream)[0])
+        else:
+            stream = behind(stream + block.mixer(stream))[0]
+    torch.testing.assert_close(model(x), model.norm(stream)[0] if prenorm else stream)
+
+
+def test_batch_norm_is_over_batch_and_positions():
+    model = plain_stack(D_MODEL, 1, mixer="lru", norm="batch")
+    y = model(5 + 3 * torch.randn(4, 50, D_MODEL))
+    torch.testing.assert_close(y.mean((0, 1)), torch.zeros(D_MODEL), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.var((0, 1), correction=0), torch.ones(D_MODEL), atol=1e-3, rtol=0)
+    half = model.bfloat16()(torch.randn(2, 5, D_MODEL, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
 
 
 def test_a_stack_is_a_chain_of_residual_blocks():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tristate.core.backbone import POOLS, Backbone, rescale_outputs
 from tristate.core.norm import AddOnly
-from tristate.core.plain import plain_stack
+from tristate.core.plain import NormName, plain_stack
 from tristate.vision.models.patches import ConvEmbed, PatchEmbed
 from tristate.vision.models.positions import (
     Place,
@@ -53,8 +53,9 @@ class Vim(Backbone):
         pos_embed: add a learnt positional embedding (it covers the class token too).
         mixer: name in :data:`tristate.core.mixers.MIXERS`.
         mixer_args: its arguments beside ``d_model``.
-        norm: ``"rms"`` or ``"layer"``.
+        norm: ``"rms"``, ``"layer"``, ``"batch"`` or ``"scale"``.
         norm_eps: added to the norms' variance.
+        prenorm: norm in front of each block, ``x + f(norm(x))``; else behind, ``norm(x + f(x))``.
         residual_in_fp32: keep the residual stream in float32 under half precision.
         layer_scale: initial factor per channel on each mixer's output; None for no such factor.
         drop_rate: dropout in front of the head.
@@ -83,8 +84,9 @@ class Vim(Backbone):
         pos_embed: bool = True,
         mixer: str = "bimamba",
         mixer_args: dict[str, Any] | None = None,
-        norm: Literal["rms", "layer"] = "rms",
+        norm: NormName = "rms",
         norm_eps: float = 1e-5,
+        prenorm: bool = True,
         residual_in_fp32: bool = True,
         layer_scale: float | None = None,
         drop_rate: float = 0.0,
@@ -100,6 +102,7 @@ class Vim(Backbone):
             mixer_args=mixer_args,
             norm=norm,
             norm_eps=norm_eps,
+            prenorm=prenorm,
             residual_in_fp32=residual_in_fp32,
             layer_scale=layer_scale,
             drop_path_rate=drop_path_rate,
