@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -31,9 +31,48 @@ Any --key value of the recipe goes with it, as in `tristate test`.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
 def main(words: Sequence[str]) -> int:
     """Explain, and print where the page is."""
-    parser = argparse.ArgumentParser(
+    options, settings = _parsed(words)
+    hush()
+    experiment = Experiment("explain", options.recipe, settings)
+    # Nothing is trained or tested: there is no run.
+    experiment.discard_empty_folder()
+    task, checkpoint = experiment.model, Path(options.ckpt_path)
+    weights = checkpoint.suffix == ".safetensors"
+    load_weights(checkpoint, task.get_submodule("backbone") if weights else task)
+    task.eval().requires_grad_(False)
+
+    data = experiment.datamodule
+    data.prepare_data()
+    data.setup("test")
+    subjects = task.subjects(_batches(data), options.items)
+    sections = explained(task, subjects, data, options.layer)
+    command = escape(shlex.join(["tristate", "explain", *words]))
+    title = f"{experiment.config.recipe}, explained"
+    facts = {"checkpoint": checkpoint.name, "items": str(len(subjects))}
+    body = [
+        page_header(title, subtitle(experiment), None, facts),
+        *page_parts(sections),
+        *page_parts([Section("Made with", f"<pre><code>{command}</code></pre>")]),
+    ]
+    target = options.out or _folder(checkpoint) / "explain.html"
+    try:
+        target.write_text(whole_page(title, body, {"versions": versions()}), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"can't write {target}: {error.strerror}") from error
+    print(f"explained {shown(target.absolute())}")
+    return 0
+
+
+def _parsed(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our own words, checked, and the recipe's settings."""
+    parser = _Parser(
         prog="tristate explain",
         description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,10 +80,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("recipe", help="a name from `tristate list`, or a YAML file")
     parser.add_argument(
-        "--ckpt_path",
-        required=True,
-        metavar="FILE",
-        help="a run's checkpoint (.ckpt) or its weights.safetensors",
+        "--ckpt_path", metavar="FILE", help="a run's checkpoint (.ckpt) or its weights.safetensors"
     )
     parser.add_argument("--layer", type=int, metavar="N", help="draw this layer alone, from 0 on")
     parser.add_argument("--items", type=int, default=4, metavar="K", help="test items (default: 4)")
@@ -57,37 +93,11 @@ def main(words: Sequence[str]) -> int:
     options, settings = parser.parse_known_args(words)
     if options.items < 1:
         raise UsageError(f"--items wants 1 at least, got {options.items}")
+    if options.ckpt_path is None:
+        raise UsageError("nothing to explain: name a checkpoint with --ckpt_path FILE")
     if not Path(options.ckpt_path).is_file():
         raise UsageError(f"there is no checkpoint {options.ckpt_path}")
-    hush()
-    experiment = Experiment("explain", options.recipe, settings)
-    # Nothing is trained or tested: there is no run.
-    experiment.discard_empty_folder()
-    task, checkpoint = experiment.model, Path(options.ckpt_path)
-    weights = checkpoint.suffix == ".safetensors"
-    load_weights(checkpoint, task.get_submodule("backbone") if weights else task)
-    task.eval().requires_grad_(False)
-
-    data = experiment.datamodule
-    data.setup("test")
-    subjects = task.subjects(_batches(data), options.items)
-    sections = explained(task, subjects, data, options.layer)
-    command = shlex.join(["tristate", "explain", *words])
-    target = options.out or _folder(checkpoint) / "explain.html"
-    title = f"{experiment.config.recipe}, explained"
-    facts = {"checkpoint": checkpoint.name, "items": str(len(subjects))}
-    again = Section("Made with", f"<pre><code>{escape(command)}</code></pre>")
-    body = [
-        page_header(title, subtitle(experiment), None, facts),
-        *page_parts(sections),
-        *page_parts([again]),
-    ]
-    try:
-        target.write_text(whole_page(title, body, {"versions": versions()}), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"can't write {target}: {error.strerror}") from error
-    print(f"explained {shown(target.absolute())}")
-    return 0
+    return options, settings
 
 
 def explained(
@@ -101,7 +111,7 @@ def explained(
     runs = [partial(subject.score, torch.ones(1, *subject.shape)) for subject in subjects]
     if not subjects:
         inputs = next(iter(_batches(data)))[0]
-        runs = [partial(task, inputs[:1])]
+        runs = [partial(task.backbone, inputs[:1])]
     try:
         layers = layer_sections(task, runs, subjects[0] if subjects else None, layer)
     except IndexError as error:

@@ -13,7 +13,7 @@ from tristate.core.training.curves import short
 from tristate.core.training.figures import grid
 
 RANGE = 14.0  # of the logarithm of energy below the loudest cell: what is softer is silence, 60 dB
-SHOWN = 9.0  # of it, in a picture
+SHOWN = 11.0  # of it, in a picture
 ROWS = 96  # of a picture
 HEIGHT = 210.0
 

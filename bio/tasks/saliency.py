@@ -11,7 +11,7 @@ from tristate.core.explain.subject import Subject, Unit
 COLOURS = {"A": "#2c9c45", "C": "#2f6fc4", "G": "#e09a1f", "T": "#d3382f"}
 SHOWN = 160  # letters at most
 LINE = 40  # letters of a line
-STEP, TALL, ROOM = 11.0, 46.0, 14.0  # width of a letter, height of the tallest, of the numbers
+STEP, TALL, ROOM = 11.0, 54.0, 15.0  # width of a letter, height of the tallest, of the numbers
 GLYPH = 0.72  # height of a capital letter, as a share of its font's size
 
 
@@ -94,9 +94,11 @@ class LettersSubject(Subject):
             count = place - zero + (1 if not self.middle or place >= zero else 0)
             if count % 10 == 0 or (self.middle and place in (zero - 1, zero)):
                 sign = "+" if self.middle and count > 0 else ""
+                # The last one's number would reach beyond the edge.
+                anchor, at = ("end", x + STEP / 2) if place == first + LINE - 1 else ("middle", x)
                 parts.append(
-                    f'<text x="{x:.1f}" y="{up + down + 11:.1f}" text-anchor="middle" '
-                    f'font-size="9" opacity="0.75">{sign}{count}</text>'
+                    f'<text x="{at:.1f}" y="{up + down + 12:.1f}" text-anchor="{anchor}" '
+                    f'font-size="10" opacity="0.75">{sign}{count}</text>'
                 )
         text = "".join(self.letters[first:last])
         return (

@@ -58,7 +58,7 @@ def layers_of(model: nn.Module, run: Callable[[], Any]) -> list[Layer]:
             module.register_forward_hook(lambda *_: _drop(entered), always_call=True),
         ]
 
-    handles = [handle for item in model.named_modules() for handle in watch(*item)]
+    handles = [h for name, module in model.named_modules() for h in watch(name, module)]
     try:
         with watching(keep):
             run()

@@ -22,7 +22,9 @@ def _always(arguments: Mapping[str, Any]) -> bool:
 
 
 def _constant_decay(arguments: Mapping[str, Any]) -> bool:
-    return arguments["a"].dim() == 1 and arguments.get("seq_idx") is None
+    seq_idx = arguments.get("seq_idx")
+    one_sequence = seq_idx is None or bool((seq_idx == seq_idx[:, :1]).all() & (seq_idx >= 0).all())
+    return arguments["a"].dim() == 1 and one_sequence
 
 
 class LinearOp(NamedTuple):

@@ -1,5 +1,6 @@
 """What was found, as the sections of a page: pictures, each with a sentence about it."""
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from tristate.core.training.figures import grid, table
 from tristate.core.training.report import Section
 
 COLUMNS = 400  # of a matrix that is drawn whole; of a larger one every so many
-CHANNELS = 6  # whose responses are drawn
+CHANNELS = 4  # whose responses are drawn
 DEEPEST = -60.0  # dB, of a frequency response
 
 
@@ -75,6 +76,8 @@ def layer_sections(
             f"there is no layer {chosen}: this model has "
             + (f"the layers 0 to {len(layers) - 1}" if layers else "none")
         )
+    if not layers:
+        return [Section("Layers", f"<p>{_unexplained(type(model).__name__)}</p>")]
     indices = range(len(layers)) if chosen is None else [chosen]
     memories = [memory for index in indices for memory in _memories(passes, index)]
     sections = [_memory_section(memories, unit)] if memories else []
@@ -89,9 +92,8 @@ def _memories(passes: Sequence[list[Layer]], index: int) -> list[Memory]:
     layer = passes[0][index]
     for number, call in enumerate(layer.calls):
         same = [one[index].calls[number] for one in passes]
-        lives = [half_lives(c).flatten(1) for c in (same[:1] if call.invariant else same)]
-        # Items of unequal length may have unequal numbers of windows, never of channels.
-        joined = torch.cat([x.reshape(-1, x.shape[-1]) for x in lives])
+        lives = [half_lives(c) for c in (same[:1] if call.invariant else same)]
+        joined = torch.cat([x.reshape(len(x), -1) for x in lives])
         found.append(Memory(index, layer.kind, call.op.name, joined, call.invariant))
     return found
 
@@ -122,7 +124,7 @@ def _memory_section(memories: Sequence[Memory], unit: Unit) -> Section:
         heights = heights if len(middle) > 1 else heights * 2
         series[name] = list(zip(places, heights, strict=True))
     share = Axis("share of a layer's channels", [(i / 4, f"{25 * i} %") for i in range(5)])
-    chart = lines(series, share, axis, f"half-lives of {len(medians)} layers")
+    chart = lines(series, share, axis, "half-life of the channels")
     words = (
         "<p>Each line is a layer: its channels from the shortest to the longest memory. After one "
         "half-life half of the energy of what an input sets off in a channel has come out.</p>"
@@ -146,11 +148,7 @@ def _layer_section(
 ) -> Section:
     title = f"Layer {index}: {layer.kind}"
     if not layer.calls:
-        return Section(
-            title,
-            f"<p>{escape(layer.kind)} can't be explained: it calls none of the ops that mix "
-            "positions, so it has neither a matrix nor a response to draw.</p>",
-        )
+        return Section(title, f"<p>{_unexplained(layer.kind)}</p>")
     parts = []
     for call, memory in zip(layer.calls, memories, strict=True):
         if len(layer.calls) > 1:
@@ -160,6 +158,13 @@ def _layer_section(
             _responses(call, lives, unit) if call.invariant else _matrix(call, lives, unit, subject)
         )
     return Section(title, "".join(parts))
+
+
+def _unexplained(kind: str) -> str:
+    return (
+        f"{escape(kind)} can't be explained: it calls none of the ops that mix positions, so there "
+        "is neither a matrix nor a response to draw."
+    )
 
 
 def _matrix(call: Call, lives: Tensor, unit: Unit, subject: Subject | None) -> str:
@@ -208,36 +213,45 @@ def _responses(call: Call, lives: Tensor, unit: Unit) -> str:
     order = lives.nan_to_num(-1).argsort()
     places = torch.linspace(0, len(order) - 1, min(CHANNELS, len(order))).round().long()
     chosen = order[places.unique()]
-    taps = taps[chosen] / taps[chosen].abs().amax(-1, keepdim=True).clamp(min=1e-30)
-    names = [f"half-life {float(lives[c]) * unit.step:.3g} {unit.name}" for c in chosen]
+    drawn = Response(taps[chosen], response.origin)
+    told = [f"{float(lives[c]) * unit.step:.3g}" for c in chosen]
+    pairs = zip(chosen.tolist(), told, strict=True)
+    names = [f"channel {c}: {life} {unit.name}" for c, life in pairs]
     return (
-        "<p>The same at every position: what one input sets off in a channel as time goes on, for "
-        "channels from the shortest to the longest memory, each to its own scale.</p>"
-        + _impulse_chart(Response(taps, response.origin), names, unit)
+        "<p>The same at every position: what one input sets off in a channel as time goes on, in "
+        "channels from the shortest memory (above) to the longest; their half-lives stand beside "
+        "them.</p>"
+        + _impulse_chart(drawn, told, unit)
         + "<p>The same channels by frequency: what passes (0 dB), and what is damped.</p>"
-        + _frequency_chart(Response(taps, response.origin), names, unit)
+        + _frequency_chart(drawn, names, unit)
     )
 
 
-def _impulse_chart(response: Response, names: Sequence[str], unit: Unit) -> str:
+def _impulse_chart(response: Response, lives: Sequence[str], unit: Unit) -> str:
+    """Responses one below the other, each to its own scale, over the logarithm of the lag."""
     taps, origin = response
     ahead = _reach(taps[:, origin:])
     back = _reach(taps[:, :origin].flip(-1)) if origin else 0
     shown = taps[:, origin - back : origin + ahead]
-    count = shown.shape[1]
-    low = min(0.0, float(shown.min()))
-    height = 1 - low
-    series = {}
-    for name, row in zip(names, shown, strict=True):
-        points = [(i / max(1, count - 1), (v - low) / height) for i, v in enumerate(row.tolist())]
-        series[name] = points
-    lag = (count - 1 - back) * unit.step
-    x = even_axis(f"lag, {unit.name}", max(lag, unit.step))
-    if back:
-        marks = [(0.0, f"{-back * unit.step:.3g}"), (back / (count - 1), "0"), (1.0, f"{lag:.3g}")]
-        x = Axis(x.label, marks)
-    y = Axis("response", [((0 - low) / height, "0"), (1.0, "1")])
-    return lines(series, x, y, "impulse responses")
+    shown = shown / shown.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    lags = torch.arange(-back, ahead)
+    warped = lags.sign() * (1 + lags.abs()).float().log2()
+    low, high = float(warped[0]), max(float(warped[-1]), float(warped[0]) + 1)
+    across = ((warped - low) / (high - low)).tolist()
+    rows, series, marks = len(shown), {}, []
+    for index, (life, row) in enumerate(zip(lives, shown, strict=True)):
+        middle = 1 - (index + 0.5) / rows
+        heights = (middle + 0.46 / rows * row).tolist()
+        series[f"{index} {life}"] = list(zip(across, heights, strict=True))
+        marks.append((middle, life))
+    ticks = [
+        ((sign * math.log2(1 + lag) - low) / (high - low), f"{sign * lag * unit.step:.3g}")
+        for sign, most in ((-1, back), (1, ahead))
+        for lag in (0, 1, 4, 16, 64, 256, 1024, 4096, 16384)
+        if lag < most and (lag or sign > 0)
+    ]
+    x, y = Axis(f"lag, {unit.name}", ticks), Axis(f"half-life, {unit.name}", marks)
+    return lines(series, x, y, "response to an impulse", legend=False)
 
 
 def _reach(taps: Tensor) -> int:
@@ -248,7 +262,12 @@ def _reach(taps: Tensor) -> int:
 
 
 def _frequency_chart(response: Response, names: Sequence[str], unit: Unit) -> str:
-    frequencies, gains = response.spectrum()
+    taps, origin = response
+    # Where a response isn't over at the end of the sequence, cutting it off would make ripples.
+    lags = (torch.arange(taps.shape[1]) - origin).abs()
+    late = (2 * lags / max(1, int(lags.max())) - 1).clamp(min=0)
+    faded = taps * (math.pi / 2 * late).cos().square()
+    frequencies, gains = Response(faded, origin).spectrum()
     decibels = 20 * (gains / gains.amax(-1, keepdim=True).clamp(min=1e-30)).clamp(min=1e-9).log10()
     # As many points as a drawing has pixels.
     step = max(1, len(frequencies) // 256)
@@ -259,6 +278,6 @@ def _frequency_chart(response: Response, names: Sequence[str], unit: Unit) -> st
         for name, row in zip(names, heights, strict=True)
     }
     half = 0.5 / unit.step if unit.timed else 0.5
-    label = "Hz" if unit.timed else f"cycles a {unit.name.removesuffix('s')}"
+    x = even_axis("Hz" if unit.timed else "cycles a position", half)
     y = Axis("dB", [(1 - mark / DEEPEST, f"{mark:g}") for mark in (0, -20, -40, -60)])
-    return lines(series, even_axis(label, half), y, "frequency responses")
+    return lines(series, x, y, "response by frequency")

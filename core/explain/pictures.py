@@ -17,7 +17,7 @@ FOR, AGAINST = (0.85, 0.37, 0.05), (0.12, 0.42, 0.75)  # colours of shares above
 # From the first to the last of a few lines; each can be told from light and dark paper.
 LINES = ("#5a6fd0", "#2f95b8", "#2ea583", "#86ad3c", "#d6a032", "#d4603a")
 WIDTH = 440.0  # of a drawing, in its own units: pixels, unless the screen is narrower
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 20.0, 8.0, 38.0
+LEFT, RIGHT, TOP, BOTTOM = 60.0, 20.0, 8.0, 38.0
 
 
 class Axis(NamedTuple):
@@ -83,15 +83,18 @@ def lines(
     y: Axis,
     alt: str,
     height: float = 220.0,
+    *,
+    legend: bool = True,
 ) -> str:
-    """Lines through points from 0 to 1 on both axes, with a legend above, as SVG.
+    """Lines through points from 0 to 1 on both axes, as SVG.
 
     Args:
         series: points by the name of their line, as text.
         x: below.
         y: on the left.
-        alt: what a screen reader says.
+        alt: what is drawn, also for a screen reader.
         height: of the frame.
+        legend: tell the names above, in the colours of the lines.
     """
     across, parts, keys = WIDTH - LEFT - RIGHT, [_axes(x, y, height, grid=True)], []
     for index, (name, points) in enumerate(series.items()):
@@ -101,9 +104,11 @@ def lines(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" '
             'stroke-linejoin="round"/>'
         )
-        keys.append(f'<span class="key" style="color:{colour}">{escape(name)}</span>')
+        if legend:
+            keys.append(f'<span class="key" style="color:{colour}">{escape(name)}</span>')
     drawing = _svg(TOP + height + BOTTOM, "".join(parts), alt)
-    return f"<figure><figcaption>{''.join(keys)}</figcaption>{drawing}</figure>"
+    caption = f"<figcaption><span>{escape(alt)}</span>{''.join(keys)}</figcaption>"
+    return f"<figure>{caption}{drawing}</figure>"
 
 
 def _axes(x: Axis, y: Axis, height: float, grid: bool = False) -> str:
@@ -127,7 +132,7 @@ def _axes(x: Axis, y: Axis, height: float, grid: bool = False) -> str:
     return "".join(parts) + (
         f'<text x="{LEFT + across:.1f}" y="{below + 33:.1f}" text-anchor="end">'
         f"{escape(x.label)}</text>"
-        f'<text transform="translate(12 {middle:.1f}) rotate(-90)" text-anchor="middle">'
+        f'<text transform="translate(13 {middle:.1f}) rotate(-90)" text-anchor="middle">'
         f"{escape(y.label)}</text>"
     )
 
@@ -152,7 +157,7 @@ def log_axis(label: str, low: float, high: float) -> tuple[Axis, float, float]:
     first, last = math.floor(math.log2(low)), max(math.ceil(math.log2(high)), 1)
     every = max(1, math.ceil((last - first) / 8))
     ticks = [
-        ((power - first) / (last - first), f"{2.0**power:g}")
+        ((power - first) / (last - first), f"{2.0**power:.3g}")
         for power in range(first, last + 1, every)
     ]
     return Axis(label, ticks), first, last
