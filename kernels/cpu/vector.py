@@ -15,16 +15,12 @@ from numba import types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
+from tristate.kernels.cpu import halves
+from tristate.kernels.cpu.halves import FLOATS, INTS, LANES, SHORTS, everywhere
 from tristate.kernels.cpu.jit import jit as jit
 from tristate.kernels.cpu.jit import routine as routine
 
-LANES = 16
 VECTOR_BYTES = 4 * LANES
-
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
-_INTS = ir.VectorType(ir.IntType(32), LANES)
-_SHORTS = ir.VectorType(ir.IntType(16), LANES)
-_HALVES = ir.VectorType(ir.HalfType(), LANES)
 
 
 class _Vector(types.Type):
@@ -42,7 +38,7 @@ class _VectorModel(models.PrimitiveModel):
     """Its values are LLVM values."""
 
     def __init__(self, manager: Any, numba_type: types.Type) -> None:
-        super().__init__(manager, numba_type, _FLOATS)
+        super().__init__(manager, numba_type, FLOATS)
 
 
 def _function(result: types.Type, arguments: tuple[types.Type, ...], build: Callable[..., Any]):
@@ -93,30 +89,10 @@ def _call(name: str, result: Any, *flags: str):
 
 def _splat(builder: Any, value: Any) -> Any:
     one = builder.insert_element(
-        ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+        ir.Constant(FLOATS, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
     )
-    zeros = ir.Constant(_INTS, [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), zeros)
-
-
-def _all(kind: Any, value: int) -> Any:
-    return ir.Constant(kind, [value] * LANES)
-
-
-def _from_bfloat16(builder: Any, value: Any) -> Any:
-    wide = builder.shl(builder.zext(value, _INTS), _all(_INTS, 16))
-    return builder.bitcast(wide, _FLOATS)
-
-
-def _to_bfloat16(builder: Any, value: Any) -> Any:
-    bits = builder.bitcast(value, _INTS)
-    # To the nearest, ties to the even one; a NaN keeps a bit that says so.
-    odd = builder.and_(builder.lshr(bits, _all(_INTS, 16)), _all(_INTS, 1))
-    rounded = builder.add(builder.add(bits, odd), _all(_INTS, 0x7FFF))
-    nan = builder.fcmp_unordered("uno", value, value)
-    quiet = builder.or_(bits, _all(_INTS, 0x400000))
-    kept = builder.select(nan, quiet, rounded)
-    return builder.trunc(builder.lshr(kept, _all(_INTS, 16)), _SHORTS)
+    zeros = ir.Constant(INTS, [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(FLOATS, ir.Undefined), zeros)
 
 
 def _maximum(builder: Any, x: Any, y: Any) -> Any:
@@ -128,13 +104,13 @@ def _minimum(builder: Any, x: Any, y: Any) -> Any:
 
 
 def _where_negative(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", x, _all(_FLOATS, 0)), y, z)
+    return builder.select(builder.fcmp_ordered("<", x, everywhere(FLOATS, 0)), y, z)
 
 
 def _scale(builder: Any, x: Any, exponent: Any) -> Any:
-    bits = builder.bitcast(exponent, _INTS)
-    sum_ = builder.add(builder.bitcast(x, _INTS), builder.shl(bits, _all(_INTS, 23)))
-    return builder.bitcast(sum_, _FLOATS)
+    bits = builder.bitcast(exponent, INTS)
+    sum_ = builder.add(builder.bitcast(x, INTS), builder.shl(bits, everywhere(INTS, 23)))
+    return builder.bitcast(sum_, FLOATS)
 
 
 def _sum_lanes(builder: Any, x: Any) -> Any:
@@ -148,15 +124,15 @@ def _transpose(builder: Any, source: Any, source_step: Any, target: Any, target_
     rows = []
     for i in range(LANES):
         offset = builder.mul(source_step, ir.Constant(ir.IntType(64), i))
-        rows.append(_load(_FLOATS, 4)(builder, builder.add(source, offset)))
+        rows.append(_load(FLOATS, 4)(builder, builder.add(source, offset)))
     for apart in (8, 4, 2, 1):
         low = [i if not i & apart else LANES + i - apart for i in range(LANES)]
         high = [i + apart if not i & apart else LANES + i for i in range(LANES)]
         for i in range(LANES):
             if not i & apart:
                 first, second = rows[i], rows[i + apart]
-                rows[i] = builder.shuffle_vector(first, second, ir.Constant(_INTS, low))
-                rows[i + apart] = builder.shuffle_vector(first, second, ir.Constant(_INTS, high))
+                rows[i] = builder.shuffle_vector(first, second, ir.Constant(INTS, low))
+                rows[i + apart] = builder.shuffle_vector(first, second, ir.Constant(INTS, high))
     for i in range(LANES):
         offset = builder.mul(target_step, ir.Constant(ir.IntType(64), i))
         _store(4)(builder, builder.add(target, offset), rows[i])
@@ -168,14 +144,14 @@ def _pairs(first: int, second: int):
     order = [i // 2 * 2 + (second if i % 2 else first) for i in range(LANES)]
 
     def build(builder: Any, x: Any) -> Any:
-        return builder.shuffle_vector(x, x, ir.Constant(_INTS, order))
+        return builder.shuffle_vector(x, x, ir.Constant(INTS, order))
 
     return build
 
 
 def _negate_firsts(builder: Any, x: Any) -> Any:
-    signs = ir.Constant(_INTS, [0 if i % 2 else 1 << 31 for i in range(LANES)])
-    return builder.bitcast(builder.xor(builder.bitcast(x, _INTS), signs), _FLOATS)
+    signs = ir.Constant(INTS, [0 if i % 2 else 1 << 31 for i in range(LANES)])
+    return builder.bitcast(builder.xor(builder.bitcast(x, INTS), signs), FLOATS)
 
 
 def _store_quarters(builder: Any, address: Any, step: Any, value: Any) -> Any:
@@ -184,6 +160,13 @@ def _store_quarters(builder: Any, address: Any, step: Any, value: Any) -> Any:
         part = builder.shuffle_vector(value, value, order)
         offset = builder.mul(step, ir.Constant(ir.IntType(64), i))
         builder.store(part, _pointer(builder, builder.add(address, offset)), align=4)
+    return ir.Constant(ir.IntType(8), None)
+
+
+def _stream(builder: Any, address: Any, value: Any) -> Any:
+    store = builder.store(value, _pointer(builder, address), align=VECTOR_BYTES)
+    mark = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+    store.set_metadata("nontemporal", mark)
     return ir.Constant(ir.IntType(8), None)
 
 
@@ -200,13 +183,11 @@ def _prefetch(builder: Any, address: Any) -> Any:
 
 _int, _float, _none = types.int64, types.float32, types.none
 
-load = _function(vector, (_int,), _load(_FLOATS, 4))
+load = _function(vector, (_int,), _load(FLOATS, 4))
 """The 16 float32 at an address."""
-load_bfloat16 = _function(vector, (_int,), _load(_SHORTS, 2, _from_bfloat16))
+load_bfloat16 = _function(vector, (_int,), _load(SHORTS, 2, halves.from_bfloat16))
 """The 16 bfloat16 at an address."""
-load_float16 = _function(
-    vector, (_int,), _load(_HALVES, 2, lambda builder, x: builder.fpext(x, _FLOATS))
-)
+load_float16 = _function(vector, (_int,), _load(SHORTS, 2, halves.from_float16))
 """The 16 float16 at an address."""
 load_one = _function(_float, (_int,), _load(ir.FloatType(), 4))
 """The float32 at an address."""
@@ -222,11 +203,11 @@ prefetch = _function(_none, (_int,), _prefetch)
 
 store = _function(_none, (_int, vector), _store(4))
 """Write 16 float32 to an address."""
-store_bfloat16 = _function(_none, (_int, vector), _store(2, _to_bfloat16))
+stream = _function(_none, (_int, vector), _stream)
+"""Write 16 float32 to an address that 64 divides, past the caches: for what is not read soon."""
+store_bfloat16 = _function(_none, (_int, vector), _store(2, halves.to_bfloat16))
 """Write 16 bfloat16 to an address, rounded to the nearest."""
-store_float16 = _function(
-    _none, (_int, vector), _store(2, lambda builder, x: builder.fptrunc(x, _HALVES))
-)
+store_float16 = _function(_none, (_int, vector), _store(2, halves.to_float16))
 """Write 16 float16 to an address, rounded to the nearest."""
 store_quarters = _function(_none, (_int, _int, vector), _store_quarters)
 """Write lanes 0 to 3 to an address, and each further four so many bytes on."""
@@ -249,11 +230,11 @@ div = _function(vector, (vector, vector), lambda builder, x, y: builder.fdiv(x, 
 """``x / y``."""
 neg = _function(vector, (vector,), lambda builder, x: builder.fneg(x))
 """``-x``."""
-fma = _function(vector, (vector, vector, vector), _call("llvm.fma.v16f32", _FLOATS))
+fma = _function(vector, (vector, vector, vector), _call("llvm.fma.v16f32", FLOATS))
 """``x * y + z``, rounded once."""
-absolute = _function(vector, (vector,), _call("llvm.fabs.v16f32", _FLOATS))
+absolute = _function(vector, (vector,), _call("llvm.fabs.v16f32", FLOATS))
 """``|x|``."""
-sqrt = _function(vector, (vector,), _call("llvm.sqrt.v16f32", _FLOATS))
+sqrt = _function(vector, (vector,), _call("llvm.sqrt.v16f32", FLOATS))
 """The square root."""
 maximum = _function(vector, (vector, vector), _maximum)
 """The larger one of ``x`` and ``y``; ``x`` where it is NaN."""

@@ -56,25 +56,10 @@ def test_kernels_are_right_without_fused_multiply_add(tmp_path):
     on_plain_x86(tmp_path, "add_norm")
 
 
-# These crash when they are compiled so, for a reason that is not known yet; no such machine chooses
-# them (see the next test).
-CRASH = {
-    "bidirectional_selective_scan",
-    "gated_delta_rule",
-    "selective_scan",
-    "selective_scan, one state",
-    "selective_scan_2d",
-    "ssd_scan",
-}
-
-
 @needs_kernels
 @x86
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.xfail(strict=True)) if n in CRASH else n for n in OPS],
-)
+@pytest.mark.parametrize("name", OPS)
 def test_every_kernel_is_right_without_fused_multiply_add(name, tmp_path):
     on_plain_x86(tmp_path, name)
 
