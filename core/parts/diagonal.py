@@ -84,7 +84,7 @@ class DiagonalRecurrence(Mixer):
         """Zeros, complex."""
         if not self.causal:
             return super().init_state(batch_size)
-        wide = torch.promote_types(dtype or self.D.dtype, torch.float32).to_complex()
+        wide = torch.promote_types(dtype or self.D.dtype, torch.complex64)
         device = device or self.D.device
         return DiagonalState(torch.zeros(batch_size, self.n_states, device=device, dtype=wide))
 

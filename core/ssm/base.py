@@ -64,7 +64,7 @@ class StateSpace(Sampled, nn.Module):
         return torch.zeros(
             (batch_size, self.d_model, self.n_states),
             device=device or parameter.device,
-            dtype=wide.to_complex() if self.is_complex else wide,
+            dtype=torch.promote_types(wide, torch.complex64) if self.is_complex else wide,
         )
 
 
