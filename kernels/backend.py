@@ -5,6 +5,7 @@ none. A backend that was asked for by name runs or raises. With ``TRITON_INTERPR
 environment ``triton`` runs on CPU tensors too, slowly, to be tested.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels.registry import nearest
-from tristate.kernels.triton.interpreter import interprets
+from tristate.kernels.triton.interpreter import interprets, is_installed
 
 NAMES = ("reference", "cpu", "triton")
 
@@ -26,6 +27,7 @@ _forced: str | None = None
 # x86-64 every fma becomes a library call, slower than the reference. Asked once, here: it can't be
 # asked while torch.compile traces.
 _CPU_IS_FAST = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+_TRITON_IS_HERE = is_installed()
 
 
 def available_backends() -> tuple[str, ...]:
@@ -33,7 +35,8 @@ def available_backends() -> tuple[str, ...]:
     names = ["reference"]
     if _CPU_IS_FAST:
         names.append("cpu")
-    if torch.cuda.is_available() or torch.xpu.is_available() or interprets():
+    has_gpu = torch.cuda.is_available() or torch.xpu.is_available()
+    if _TRITON_IS_HERE and (has_gpu or interprets()):
         names.append("triton")
     return tuple(names)
 
@@ -43,11 +46,13 @@ def use_backend(name: str) -> Iterator[None]:
     """Run every op with ``backend="auto"`` inside the block by the backend ``name``.
 
     Raises:
-        ValueError: this machine can't run it.
+        ValueError: there is no such backend, or this machine can't run it.
     """
     global _forced
+    if name not in NAMES:
+        raise ValueError(f"no backend {name!r}; {nearest(name, NAMES)}")
     if name not in available_backends():
-        raise ValueError(f"no backend {name!r} here; {nearest(name, available_backends())}")
+        raise ValueError(_absent(name))
     before, _forced = _forced, name
     try:
         yield
@@ -62,7 +67,21 @@ def is_free() -> bool:
 
 def takes_triton(tensor: Tensor) -> bool:
     """Whether a step that only Triton makes faster is left to it: as ``"auto"`` chooses."""
-    return (_forced or _FAST.get(tensor.device.type)) == "triton"
+    return (_forced or _FAST.get(tensor.device.type)) == "triton" and _TRITON_IS_HERE
+
+
+def _absent(name: str) -> str:
+    """Why this machine doesn't run a backend."""
+    if name == "triton":
+        why = "there is no GPU" if _TRITON_IS_HERE else "the package triton isn't installed"
+    else:
+        why = "its processor has no fused multiply-add vectors"
+    here = ", ".join(available_backends())
+    return f"the {name} backend can't run on this machine: {why}; here: {here}"
+
+
+def _interpreted(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and interprets()
 
 
 def choose(op: str, tensor: Tensor, requested: str, offered: Sequence[str]) -> str:
@@ -82,8 +101,15 @@ def choose(op: str, tensor: Tensor, requested: str, offered: Sequence[str]) -> s
     if name is None:
         name = _FAST.get(tensor.device.type, "reference")
         # Double precision is asked for where exactness matters: only the reference keeps it.
-        runs = name in offered and tensor.dtype != torch.float64 and (name != "cpu" or _CPU_IS_FAST)
-        return name if runs else "reference"
+        runs = name in offered and tensor.dtype != torch.float64
+        if name == "triton" and runs and not _TRITON_IS_HERE:
+            warnings.warn(
+                f"on a GPU {op} is left to PyTorch's operators, many times slower, as the package "
+                "triton isn't installed",
+                stacklevel=3,
+            )
+            runs = False
+        return name if runs and (name != "cpu" or _CPU_IS_FAST) else "reference"
     if name not in NAMES:
         raise ValueError(f"unknown backend {name!r}; {nearest(name, ('auto', *NAMES))}")
     if name not in offered:
@@ -91,13 +117,11 @@ def choose(op: str, tensor: Tensor, requested: str, offered: Sequence[str]) -> s
             f"{op} has no {name} backend for these arguments; choose from {', '.join(offered)}"
         )
     if name not in available_backends():
-        raise ValueError(
-            f"the {name} backend can't run on this machine; here: {', '.join(available_backends())}"
-        )
+        raise ValueError(_absent(name))
     if name == "cpu" and tensor.device.type != "cpu":
         raise ValueError(f"{op}: the cpu backend takes CPU tensors, got one on {tensor.device}")
-    if name == "triton" and tensor.device.type == "cpu" and not interprets():
-        raise ValueError(f"{op}: the triton backend takes GPU tensors, got one on the CPU")
+    if name == "triton" and not (_FAST.get(tensor.device.type) == "triton" or _interpreted(tensor)):
+        raise ValueError(f"{op}: the triton backend takes GPU tensors, got one on {tensor.device}")
     if name != "reference" and tensor.dtype == torch.float64:
         raise ValueError(
             f"{op}: the {name} backend computes in float32, got float64: use reference"

@@ -7,12 +7,25 @@ from torch.nn.functional import pad
 from tristate.kernels.conv import triton_kernels
 from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.triton.launch import launch
-from tristate.kernels.triton.plan import power_of_two
+from tristate.kernels.triton.plan import Tiles, halves, narrowed, power_of_two
+from tristate.kernels.triton.tune import tuned
 
 _STEPS, _TILES = 32, 8
 
 
+def _forward_plans(x: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return halves(narrowed(Tiles(_STEPS, 64, warps=4), x.shape[1]), "channels")
+
+
+def _backward_plans(
+    grad_out: Tensor, grad_state: Tensor, x: Tensor, *_: object
+) -> tuple[Tiles, ...]:
+    return halves(narrowed(Tiles(_STEPS, 32, warps=8), x.shape[1]), "channels")
+
+
+@tuned("causal_conv1d", _forward_plans)
 def forward(
+    tile: Tiles,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -27,11 +40,10 @@ def forward(
     places = None if seq_idx is None else _places(seq_idx, width, reverse)
     states = None if initial_states is None else _dense(initial_states)
     out = empty_like_rows(x)
-    block_d = min(64, max(8, power_of_two(dim)))
-    n_blocks = -(-dim // block_d)
+    n_blocks, n_tiles = -(-dim // tile.channels), -(-length // tile.steps)
     launch(
         triton_kernels.forward,
-        (batch * n_blocks, -(-length // _STEPS)),
+        (batch * n_blocks * n_tiles,),
         x=x,
         weight=_dense(weight),
         bias=None if bias is None else _dense(bias),
@@ -41,14 +53,15 @@ def forward(
         n_channels=dim,
         length=length,
         n_blocks=n_blocks,
+        n_tiles=n_tiles,
         **_strides("x", x),
         **_strides("out", out),
         SILU=silu,
         REVERSE=reverse,
         WIDTH=width,
-        BLOCK_D=block_d,
-        BLOCK_T=_STEPS,
-        num_warps=4,
+        BLOCK_D=tile.channels,
+        BLOCK_T=tile.steps,
+        num_warps=tile.warps,
     )
     before = x.new_zeros(batch, dim, width - 1, dtype=torch.float32) if states is None else states
     values = x.flip(2) if reverse else x
@@ -58,7 +71,9 @@ def forward(
     return out, _last_state(values, before, _newest(seq_idx, width, reverse))
 
 
+@tuned("causal_conv1d_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_state: Tensor,
     x: Tensor,
@@ -72,9 +87,8 @@ def backward(
     """Gradients of ``x`` (in its layout), ``weight``, ``bias`` and the initial state."""
     batch, dim, length = x.shape
     width = weight.shape[1]
-    block_d = min(32, max(8, power_of_two(dim)))
-    n_blocks = -(-dim // block_d)
-    n_tiles = -(-(length + width - 1) // _STEPS)
+    n_blocks = -(-dim // tile.channels)
+    n_tiles = -(-(length + width - 1) // tile.steps)
     n_chunks = -(-n_tiles // _TILES)
     dx = empty_like_rows(x)
     dstates = x.new_empty(batch, dim, width - 1, dtype=torch.float32)
@@ -105,9 +119,9 @@ def backward(
         SILU=silu,
         REVERSE=reverse,
         WIDTH=width,
-        BLOCK_D=block_d,
-        BLOCK_T=_STEPS,
-        num_warps=8,
+        BLOCK_D=tile.channels,
+        BLOCK_T=tile.steps,
+        num_warps=tile.warps,
     )
     return (
         dx,

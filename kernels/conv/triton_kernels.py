@@ -32,7 +32,7 @@ def values(
 @triton.jit
 def forward(
     x, weight, bias, table, states, out,
-    n_channels, length, n_blocks, x_b, x_d, x_t, out_b, out_d, out_t,
+    n_channels, length, n_blocks, n_tiles, x_b, x_d, x_t, out_b, out_d, out_t,
     SILU: tl.constexpr, REVERSE: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
@@ -41,9 +41,12 @@ def forward(
     COST: reads ``x`` and writes ``out`` once, but for ``(WIDTH - 1) / BLOCK_T`` of the inputs that
     two tiles read: 1.05 times the least with tiles of 32 steps and four taps. Bound by memory.
     """
-    b = (tl.program_id(0) // n_blocks).to(tl.int64)
-    first_d = tl.program_id(0) % n_blocks * BLOCK_D
-    lane, t = tl.arange(0, BLOCK_D), tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
+    # All on one axis: along the others a GPU has 65,535 programs at most.
+    n_rows = tl.num_programs(0) // n_tiles
+    row, tile = tl.program_id(0) % n_rows, tl.program_id(0) // n_rows
+    b = (row // n_blocks).to(tl.int64)
+    first_d = row % n_blocks * BLOCK_D
+    lane, t = tl.arange(0, BLOCK_D), tile * BLOCK_T + tl.arange(0, BLOCK_T)
     is_channel = first_d + lane < n_channels
     is_step = t < length
     x += b * x_b + first_d.to(tl.int64) * x_d
@@ -57,8 +60,9 @@ def forward(
     for back in tl.static_range(WIDTH):
         place = t - back
         if table is not None:
-            row = table + ((WIDTH - 1 - back) * tl.num_programs(0) // n_blocks + b) * length + t
-            place = tl.load(row, mask=is_step, other=-WIDTH)
+            batch = n_rows // n_blocks
+            places = table + ((WIDTH - 1 - back) * batch + b) * length + t
+            place = tl.load(places, mask=is_step, other=-WIDTH)
             if back == 0:
                 real = place >= 0
         tap = tl.load(

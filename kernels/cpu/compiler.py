@@ -4,10 +4,6 @@ numba notices a change in one file only. Kernels are spread over several, so the
 machine code is named by a hash of all of them; numba adds the processor's name and features.
 """
 
-import hashlib
-import os
-import tempfile
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 
-import tristate.kernels
+from tristate.kernels import cache
 from tristate.kernels.cpu.vector import jit, load_word
 
 
@@ -138,40 +134,11 @@ class _Cache(FunctionCache):
         return sig, codegen.magic_tuple(), self._py_func.__qualname__
 
 
-@cache
-def _stamp() -> str:
-    """A hash of everything that the machine code depends on but the processor."""
-    root = Path(tristate.kernels.__path__[0])
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@cache
 def cache_folder() -> Path:
-    """Where machine code is kept: in ``$XDG_CACHE_HOME``, ``~/.cache`` or a temporary folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    shared = Path(tempfile.gettempdir()) / f"tristate-{user}"
-    for folder in (Path(home) / "tristate", shared):
-        folder = folder / "kernels" / _stamp()
-        if _usable(folder):
-            return folder
-    return Path(tempfile.mkdtemp(prefix="tristate-"))
+    """Where machine code is kept."""
+    return cache.folder("kernels", _stamp())
 
 
-def _usable(folder: Path) -> bool:
-    """Whether the folder is, or now is, one that this user alone writes to."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
-        return False
-    # What is read from it is run: in a shared temporary folder somebody else may have made it.
-    return not hasattr(os, "getuid") or all(
-        place.stat().st_uid == os.getuid()
-        for place in (folder, folder.parent, folder.parent.parent)
-    )
+def _stamp() -> str:
+    """Of everything that the machine code depends on but the processor."""
+    return cache.sources(numba.__version__, llvmlite.__version__, without="triton")

@@ -9,13 +9,31 @@ from tristate.kernels.linear import triton_complex, triton_real
 from tristate.kernels.linear.ops import empty_like
 from tristate.kernels.triton.carry import hand_on
 from tristate.kernels.triton.launch import launch
-from tristate.kernels.triton.plan import power_of_two, share_out
+from tristate.kernels.triton.plan import Tiles, halves, narrowed, share_out
 from tristate.kernels.triton.segments import earlier, marks
+from tristate.kernels.triton.tune import tuned
 
 _STEPS = 32
 
 
+def _forward_plans(a: Tensor, b: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return _plans(32 if b.is_complex() else 64, b)
+
+
+def _backward_plans(
+    grad_h: Tensor, grad_last: Tensor, a: Tensor, h: Tensor, *_: object
+) -> tuple[Tiles, ...]:
+    return _plans(32, h)
+
+
+def _plans(channels: int, x: Tensor) -> tuple[Tiles, ...]:
+    tile = Tiles(_STEPS, channels, warps=channels // 8)
+    return halves(narrowed(tile, x.shape[2]), "channels")
+
+
+@tuned("linear_scan", _forward_plans)
 def forward(
+    tile: Tiles,
     a: Tensor,
     b: Tensor,
     initial_state: Tensor | None,
@@ -25,7 +43,7 @@ def forward(
     """All states in the layout of ``b``, and the last one."""
     a, b = _plain(a), _plain(b)
     h = empty_like(b)
-    grid, sizes = _work(b, 32 if b.is_complex() else 64)
+    grid, sizes = _work(tile, b)
     leaving = b.new_empty(b.shape[0], grid[1], b.shape[2])
     kernel = (triton_complex if b.is_complex() else triton_real).forward
     given = {
@@ -56,7 +74,9 @@ def forward(
     return h, leaving[:, -1].clone()
 
 
+@tuned("linear_scan_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_h: Tensor,
     grad_last: Tensor,
     a: Tensor,
@@ -69,7 +89,7 @@ def backward(
     a, h, grad_h = _plain(a), _plain(h), _plain(grad_h)
     incoming = _plain(grad_last)
     db = empty_like(h)
-    grid, sizes = _work(h, 32)
+    grid, sizes = _work(tile, h)
     outgoing = h.new_empty(h.shape[0], grid[1], h.shape[2])
     varies = a.dim() == 3
     da = empty_like(a) if varies else torch.empty_like(outgoing)
@@ -101,20 +121,19 @@ def backward(
     return da if varies else da.sum((0, 1)), db, outgoing[:, 0].clone()
 
 
-def _work(x: Tensor, channels: int) -> tuple[tuple[int, int], dict[str, int]]:
+def _work(tile: Tiles, x: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     """The grid, and the sizes that both kernels take."""
     batch, length, dim = x.shape
-    block_d = min(channels, max(8, power_of_two(dim)))
-    n_blocks = -(-dim // block_d)
-    n_chunks, n_tiles = share_out(x, batch * n_blocks, -(-length // _STEPS))
+    n_blocks = -(-dim // tile.channels)
+    n_chunks, n_tiles = share_out(x, batch * n_blocks, -(-length // tile.steps))
     return (batch * n_blocks, n_chunks), {
         "length": length,
         "n_channels": dim,
         "n_blocks": n_blocks,
         "n_tiles": n_tiles,
-        "BLOCK_D": block_d,
-        "BLOCK_T": _STEPS,
-        "num_warps": max(1, block_d // 8),
+        "BLOCK_D": tile.channels,
+        "BLOCK_T": tile.steps,
+        "num_warps": tile.warps,
     }
 
 

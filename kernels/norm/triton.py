@@ -6,15 +6,46 @@ from torch import Tensor
 from tristate.kernels.norm import triton_kernels
 from tristate.kernels.triton import plan
 from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.plan import Tiles
+from tristate.kernels.triton.tune import tuned
 
 
-def _blocks(n_channels: int, backward: bool) -> dict[str, int]:
-    """Rows in a block, and the warps that hold them: so many that nothing is spilled."""
-    block_d = plan.power_of_two(n_channels)
-    numbers = 2048 if backward else 4096
-    rows = max(1, min(32, numbers // block_d))
-    warps = max(1, min(16, rows * block_d // 256))
-    return {"BLOCK_R": rows, "BLOCK_D": block_d, "num_warps": warps}
+def _plans(n_channels: int, numbers: int) -> tuple[Tiles, ...]:
+    """Blocks of some rows, and the warps that hold them: so many that nothing is spilled."""
+    width = plan.power_of_two(n_channels)
+    rows = max(1, min(32, numbers // width))
+    tile = Tiles(rows, width, warps=max(1, min(16, rows * width // 256)))
+    return plan.halves(tile, "steps", least=1)
+
+
+def _add_plans(x: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return _plans(x.shape[-1], 4096)
+
+
+def _add_backward_plans(grad_out: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return _plans(grad_out.shape[-1], 2048)
+
+
+def _gated_plans(
+    x: Tensor, weight: Tensor, z: Tensor | None, eps: float, group_size: int, *_: object
+) -> tuple[Tiles, ...]:
+    return _plans(group_size, 4096)
+
+
+def _gated_backward_plans(
+    grad_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    z: Tensor | None,
+    eps: float,
+    group_size: int,
+    *_: object,
+) -> tuple[Tiles, ...]:
+    return _plans(group_size, 2048)
+
+
+def _blocks(tile: Tiles) -> dict[str, int]:
+    return {"BLOCK_R": tile.steps, "BLOCK_D": tile.channels, "num_warps": tile.warps}
 
 
 def _shared_out(x: Tensor, n_rows: int, block_rows: int, n_groups: int = 1) -> tuple[int, int]:
@@ -24,7 +55,9 @@ def _shared_out(x: Tensor, n_rows: int, block_rows: int, n_groups: int = 1) -> t
     return -(-n_blocks // max(1, each)), each
 
 
+@tuned("add_norm", _add_plans)
 def add_norm(
+    tile: Tiles,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -40,10 +73,9 @@ def add_norm(
     out = x.new_empty(x.shape)
     is_same = residual is None and x.dtype == residual_dtype
     total = x.new_empty((0,) if is_same else x.shape, dtype=residual_dtype)
-    blocks = _blocks(n_channels, backward=False)
     launch(
         triton_kernels.add_norm,
-        (-(-n_rows // blocks["BLOCK_R"]),),
+        (-(-n_rows // tile.steps),),
         x=values,
         weight=weight.contiguous(),
         bias=None if bias is None else bias.contiguous(),
@@ -54,12 +86,14 @@ def add_norm(
         n_channels=n_channels,
         eps=eps,
         RMS=rms,
-        **blocks,
+        **_blocks(tile),
     )
     return out, total
 
 
+@tuned("add_norm_backward", _add_backward_plans)
 def add_norm_backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_total: Tensor,
     total: Tensor,
@@ -71,8 +105,7 @@ def add_norm_backward(
     """Gradients of the sum, of ``weight``, of ``bias``."""
     n_channels = total.shape[-1]
     n_rows = total.numel() // n_channels if n_channels else 0
-    blocks = _blocks(n_channels, backward=True)
-    n_programs, each = _shared_out(total, n_rows, blocks["BLOCK_R"])
+    n_programs, each = _shared_out(total, n_rows, tile.steps)
     dtotal = total.new_empty(total.shape)
     dweight, dbias = (
         total.new_empty(n_programs, n_channels, dtype=torch.float32) for _ in range(2)
@@ -92,13 +125,15 @@ def add_norm_backward(
         n_blocks=each,
         eps=eps,
         RMS=rms,
-        **blocks,
+        **_blocks(tile),
     )
     bias_dtype = weight.dtype if bias is None else bias.dtype
     return dtotal, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias_dtype)
 
 
+@tuned("gated_rms_norm", _gated_plans)
 def gated_rms_norm(
+    tile: Tiles,
     x: Tensor,
     weight: Tensor,
     z: Tensor | None,
@@ -110,10 +145,9 @@ def gated_rms_norm(
     n_groups = x.shape[-1] // group_size
     n_rows = x.numel() // x.shape[-1]
     out = x.new_empty(x.shape)
-    blocks = _blocks(group_size, backward=False)
     launch(
         triton_kernels.gated,
-        (-(-n_rows // blocks["BLOCK_R"]), n_groups),
+        (-(-n_rows // tile.steps), n_groups),
         x=x.contiguous(),
         weight=weight.contiguous(),
         z=None if z is None else z.contiguous(),
@@ -123,12 +157,14 @@ def gated_rms_norm(
         n_groups=n_groups,
         eps=eps,
         BEFORE=norm_before_gate,
-        **blocks,
+        **_blocks(tile),
     )
     return out
 
 
+@tuned("gated_rms_norm_backward", _gated_backward_plans)
 def gated_rms_norm_backward(
+    tile: Tiles,
     grad_out: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -140,8 +176,7 @@ def gated_rms_norm_backward(
     """Gradients of ``x``, ``weight`` and ``z``; the last is empty without one."""
     n_groups = x.shape[-1] // group_size
     n_rows = x.numel() // x.shape[-1]
-    blocks = _blocks(group_size, backward=True)
-    n_programs, each = _shared_out(x, n_rows, blocks["BLOCK_R"], n_groups)
+    n_programs, each = _shared_out(x, n_rows, tile.steps, n_groups)
     dx = x.new_empty(x.shape)
     dz = x.new_empty(0) if z is None else z.new_empty(z.shape)
     dweight = x.new_empty(n_programs, x.shape[-1], dtype=torch.float32)
@@ -161,6 +196,6 @@ def gated_rms_norm_backward(
         n_blocks=each,
         eps=eps,
         BEFORE=norm_before_gate,
-        **blocks,
+        **_blocks(tile),
     )
     return dx, dweight.sum(0).to(weight.dtype), dz

@@ -18,21 +18,46 @@ from tristate.kernels.selective.ops import TRITON_TILE as STEPS
 from tristate.kernels.selective.ops import states_innermost, triton_checkpoint_shape
 from tristate.kernels.triton.carry import hand_on
 from tristate.kernels.triton.launch import launch
-from tristate.kernels.triton.plan import Tiles, power_of_two, share_out
+from tristate.kernels.triton.plan import Tiles, halves, narrowed, power_of_two, share_out
 from tristate.kernels.triton.segments import marks
+from tristate.kernels.triton.tune import tuned
 
 
-def tiles(A: Tensor, u: Tensor, backward: bool) -> Tiles:
-    """The tiles for the states of ``A`` and the layout of ``u``, such that nothing is spilled."""
+def _plans(u: Tensor, A: Tensor, B: Tensor, C: Tensor, backward: bool) -> tuple[Tiles, ...]:
+    """The tiles for some sizes and layout, such that nothing is spilled; the default first."""
     n_states = power_of_two(A.shape[1])
-    if A.is_complex():
-        most = min(16, 1024 // n_states) if backward else min(32, 2048 // n_states)
-        return Tiles(STEPS, most, warps=8)
-    if backward:
-        return Tiles(STEPS, min(32, 2048 // n_states), warps=8)
-    if n_states > 16:
-        return Tiles(STEPS, min(32, 4096 // n_states), warps=8)
-    return Tiles(STEPS, 64, warps=8 if channels_last(u) else 4)
+    if backward and A.is_complex():
+        tile = Tiles(STEPS, min(16, 1024 // n_states), warps=8)
+    elif backward and u.element_size() == 2 and n_states <= 16:
+        # Twice as wide: what the states and the sums over channels take doesn't shrink with u.
+        tile = Tiles(STEPS, 64, warps=8)
+    elif backward or A.is_complex():
+        tile = Tiles(STEPS, min(32, 2048 // n_states), warps=8)
+    elif n_states > 16:
+        tile = Tiles(STEPS, min(32, 4096 // n_states), warps=8)
+    else:
+        tile = Tiles(STEPS, 64, warps=8 if channels_last(u) else 4)
+    n_groups = lcm(_groups(B), _groups(C))
+    return halves(narrowed(tile, u.shape[1] // n_groups), "channels")
+
+
+def _forward_plans(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *_: object
+) -> tuple[Tiles, ...]:
+    return _plans(u, A, B, C, backward=False)
+
+
+def _backward_plans(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *_: object,
+) -> tuple[Tiles, ...]:
+    return _plans(u, A, B, C, backward=True)
 
 
 @dataclass(frozen=True)
@@ -51,6 +76,7 @@ class _Work:
 
 
 def _work(
+    tile: Tiles,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -61,14 +87,11 @@ def _work(
     seq_idx: Tensor | None,
     delta_softplus: bool,
     reverse: bool,
-    backward: bool,
 ) -> _Work:
     batch, dim, length = u.shape
     n_states = A.shape[1]
     n_groups = lcm(_groups(B), _groups(C))
-    tile = tiles(A, u, backward)
-    block_d = min(tile.channels, max(8, power_of_two(dim // n_groups)))
-    group_blocks = -(-dim // n_groups // block_d)
+    group_blocks = -(-dim // n_groups // tile.channels)
     n_blocks = n_groups * group_blocks
     n_chunks, tiles_each = share_out(u, batch * n_blocks, -(-length // STEPS))
     arguments = {
@@ -91,10 +114,9 @@ def _work(
         "SOFTPLUS": delta_softplus,
         "REVERSE": reverse,
         "BLOCK_N": power_of_two(n_states),
-        "BLOCK_D": block_d,
+        "BLOCK_D": tile.channels,
         "BLOCK_T": STEPS,
-        "num_warps": max(1, tile.warps * block_d // tile.channels),
-        "num_stages": tile.stages,
+        "num_warps": tile.warps,
     }
     for name, weight in (("B", B), ("C", C)):
         varies = weight.dim() > 2  # a complex one as pairs of real numbers
@@ -127,7 +149,9 @@ def _strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
     return {f"{name}_{axis}": stride for axis, stride in zip(axes, strides, strict=True)}
 
 
+@tuned("selective_scan", _forward_plans)
 def forward(
+    tile: Tiles,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -143,7 +167,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output in the layout of ``u``, last state, and with ``keep`` the states before each tile."""
-    work = _work(u, delta, A, B, C, z, delta_bias, seq_idx, delta_softplus, reverse, False)
+    work = _work(tile, u, delta, A, B, C, z, delta_bias, seq_idx, delta_softplus, reverse)
     out = empty_like_rows(u)
     states = (u.shape[0], work.grid[1], *A.T.shape)
     scalar = torch.complex64 if A.is_complex() else torch.float32
@@ -174,7 +198,9 @@ def forward(
     return out, leaving[:, -1].mT.contiguous(), kept
 
 
+@tuned("selective_scan_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_last: Tensor | None,
     u: Tensor,
@@ -195,7 +221,7 @@ def backward(
 
     Empty where an optional one is absent.
     """
-    work = _work(u, delta, A, B, C, z, delta_bias, seq_idx, delta_softplus, reverse, True)
+    work = _work(tile, u, delta, A, B, C, z, delta_bias, seq_idx, delta_softplus, reverse)
     batch, n_chunks = u.shape[0], work.grid[1]
     du, ddelta = empty_like_rows(u), empty_like_rows(delta)
     dz = None if z is None else empty_like_rows(z)

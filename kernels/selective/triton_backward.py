@@ -7,7 +7,18 @@
 import triton
 import triton.language as tl
 
-from tristate.kernels.triton.functions import affine, sigmoid, softplus, softplus_slope
+from tristate.kernels.selective.triton_tiles import step_sizes
+from tristate.kernels.triton.functions import (
+    affine,
+    column_at,
+    load_tile,
+    row_at,
+    row_of,
+    sigmoid,
+    softplus_slope,
+    store_tile,
+    tile_at,
+)
 
 
 @triton.jit
@@ -30,13 +41,13 @@ def backward(
     (``dB``, ``dC``) one a block of channels: they are added up afterwards, in a fixed order.
 
     COST: reads ``u``, ``delta``, ``z``, ``grad_out``, writes ``du``, ``ddelta``, ``dz`` once: the
-    least (``delta`` once more, a step later, comes from the first cache). Beyond it, of ``N``
-    numbers a channel, ``1 / BLOCK_T`` a step for ``kept`` and ``2 / BLOCK_D`` each for ``B`` and
-    ``C``, for the sums of ``dB`` and ``dC``, and for adding those up: with float32, 16 states, a
-    gate and tiles of 32 by 32 that is 1.5 times the least, with one state 1.03; in bfloat16 1.86
-    and 1.05. A split sequence has three of its inputs read twice. A state and step take two
-    exponentials: 0.6 ms on an H100 for 512 channels of 131,072 steps and 16 states, as long as
-    memory takes for the least.
+    least (what is read twice comes from the first cache then). Beyond it, of ``N`` numbers a
+    channel, ``1 / BLOCK_T`` a step for ``kept`` and ``2 / BLOCK_D`` each for ``B`` and ``C``, for
+    the sums of ``dB`` and ``dC``, and for adding those up. All but the weights are float32: with 16
+    states and a gate that is 1.5 times the least in float32 by tiles of 32 by 32, and in bfloat16
+    by those of 32 by 64; with one state 1.03. A split sequence has three of its inputs read twice.
+    A state and step take two exponentials: 0.6 ms on an H100 for 512 channels of 131,072 steps and
+    16 states, as long as memory takes for the least in float32, and twice as long in bfloat16.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks = tl.num_programs(1)
@@ -47,22 +58,19 @@ def backward(
     lane, t, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
     is_channel = first_d + lane < (group + 1) * group_channels
     step = -t if REVERSE else t
-    is_last = (t == BLOCK_T - 1)[:, None]
+    is_first, is_last = (t == 0)[:, None], (t == BLOCK_T - 1)[:, None]
 
     at_d = first_d.to(tl.int64)
-    grad_tile = grad_out + b * grad_b + at_d * grad_d
-    grad_tile += step[:, None] * grad_t + lane[None, :] * grad_d
-    delta_tile = delta + b * delta_b + at_d * delta_d
-    delta_tile += step[:, None] * delta_t + lane[None, :] * delta_d
+    grad_row = grad_out + b * grad_b + at_d * grad_d
+    delta_row = delta + b * delta_b + at_d * delta_d
     if z is not None:
-        z_tile = z + b * z_b + at_d * z_d + (step[:, None] * z_t + lane[None, :] * z_d)
+        z_row = z + b * z_b + at_d * z_d
     if du is not None:
-        u_tile = u + b * u_b + at_d * u_d + (step[:, None] * u_t + lane[None, :] * u_d)
-        du_tile = du + b * du_b + at_d * du_d + (step[:, None] * du_t + lane[None, :] * du_d)
-        ddelta_tile = ddelta + b * ddelta_b + at_d * ddelta_d
-        ddelta_tile += step[:, None] * ddelta_t + lane[None, :] * ddelta_d
+        u_row = u + b * u_b + at_d * u_d
+        du_row = du + b * du_b + at_d * du_d
+        ddelta_row = ddelta + b * ddelta_b + at_d * ddelta_d
         if z is not None:
-            dz_tile = dz + b * dz_b + at_d * dz_d + (step[:, None] * dz_t + lane[None, :] * dz_d)
+            dz_row = dz + b * dz_b + at_d * dz_d
     if B_VARIES:
         B_row = B + b * B_b + first_d // B_channels * B_g + step * B_t
         if du is not None:
@@ -74,17 +82,14 @@ def backward(
 
     state = n[:, None] * n_channels + (first_d + lane)[None, :]
     is_state = (n < n_states)[:, None] & is_channel[None, :]
-    rates = tl.load(A + state, mask=is_state, other=0)
-    if not B_VARIES:
-        B_state = tl.load(B + state, mask=is_state, other=0)
-    if not C_VARIES:
-        C_state = tl.load(C + state, mask=is_state, other=0)
     here = (b * n_chunks + chunk) * n_channels * n_states
     g_all = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     if incoming is not None:
         g_all = tl.load(incoming + here + state, mask=is_state, other=0)
     if decays is not None:
-        decay_all = tl.full([BLOCK_N, BLOCK_D], 1, tl.float32)
+        steps_all = tl.zeros([BLOCK_D], tl.float32)
+        alive = tl.full([BLOCK_D], 1, tl.float32)
+    shift = None
     if bias is not None:
         shift = tl.load(bias + first_d + lane, mask=is_channel, other=0)[None, :]
         dbias_all = tl.zeros([BLOCK_D], tl.float32)
@@ -104,61 +109,48 @@ def backward(
         is_step = first + t < length
         inside = is_step[:, None] & is_channel[None, :]
         place = (length - 1 - first if REVERSE else first).to(tl.int64)
-        dt = tl.load(delta_tile + place * delta_t, mask=inside, other=0).to(tl.float32)
-        if bias is not None:
-            dt += shift
-        if SOFTPLUS:
-            dt = softplus(dt)
-        real = is_step
+        real, is_next = is_step, first + t + 1 < length
+        beside = is_next[:, None] & is_channel[None, :]
         if marks is not None:
             row = marks + b * length + first + t
             mark = tl.load(row, mask=is_step, other=2)
             real, fresh = mark < 2, (mark == 1)[:, None]
-            next_mark = tl.load(row + 1, mask=first + t + 1 < length, other=2)
-            next_fresh = (next_mark == 1)[:, None]
-        dt = tl.where(real[:, None], dt, 0)
+            next_mark = tl.load(row + 1, mask=is_next, other=2)
+            is_next, next_fresh = next_mark < 2, (next_mark == 1)[:, None]
+        dt = step_sizes(
+            tile_at(delta_row, place, delta_t, delta_d, step, lane), inside, real, shift, SOFTPLUS
+        )
         # Once more, a step later, for what follows a step in its tile.
-        is_next = first + t + 1 < length
-        next_tile = delta_tile + (place - 1 if REVERSE else place + 1) * delta_t
-        next_dt = tl.load(next_tile, mask=is_next[:, None] & is_channel[None, :], other=0)
-        next_dt = next_dt.to(tl.float32)
-        if bias is not None:
-            next_dt += shift
-        if SOFTPLUS:
-            next_dt = softplus(next_dt)
-        if marks is not None:
-            is_next = next_mark < 2
-        next_dt = tl.where(is_next[:, None], next_dt, 0)
+        next_place = place - 1 if REVERSE else place + 1
+        next_tile = tile_at(delta_row, next_place, delta_t, delta_d, step, lane)
+        next_dt = step_sizes(next_tile, beside, is_next, shift, SOFTPLUS)
         if decays is not None:
-            decay_all *= tl.exp(rates * tl.sum(dt, 0)[None, :])
+            steps_all += tl.sum(dt, 0)
             if marks is not None:
-                decay_all = tl.where(tl.max((mark == 1).to(tl.int32), 0) > 0, 0, decay_all)
-        dy = tl.load(grad_tile + place * grad_t, mask=inside, other=0).to(tl.float32)
+                alive = tl.where(tl.max((mark == 1).to(tl.int32), 0) > 0, 0, alive)
+        dy = load_tile(grad_row, place, grad_t, grad_d, step, lane, inside)
         dy = tl.where(real[:, None], dy, 0)
         if z is not None:
-            gate = tl.load(z_tile + place * z_t, mask=inside, other=0).to(tl.float32)
-            open_ = sigmoid(gate)
-            dgate = dy * open_ * (1 + gate * (1 - open_))
-            dy *= gate * open_
+            gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
+            dy *= gate * sigmoid(gate)
         if du is not None:
-            x = tl.load(u_tile + place * u_t, mask=inside, other=0).to(tl.float32)
+            x = load_tile(u_row, place, u_t, u_d, step, lane, inside)
             x = tl.where(real[:, None], x, 0)
             entering_u = dt * x
             y = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             dentering = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             dstep = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             before = (b * tl.cdiv(length, BLOCK_T) + tile) * n_channels * n_states
-            h_all = tl.load(kept + before + state, mask=is_state & (first < length), other=0)
+            is_kept = is_channel & (first < length)
         for k in range(n_states):
-            is_k = (n == k)[:, None]
-            rate = tl.sum(tl.where(is_k, rates, 0), 0)[None, :]
+            is_k, of_k = (n == k)[:, None], k * n_channels + first_d + lane
+            rate = row_at(A + of_k, is_channel)
             if C_VARIES:
-                C_k = tl.load(C_row + place * C_t + k * C_n, mask=is_step, other=0)
-                C_k = C_k.to(tl.float32)[:, None]
+                C_k = column_at(C_row + place * C_t + k * C_n, is_step)
             else:
-                C_k = tl.sum(tl.where(is_k, C_state, 0), 0)[None, :]
+                C_k = row_at(C + of_k, is_channel)
             # What is behind the tile comes in with its last step.
-            behind = tl.sum(tl.where(is_k, g_all, 0), 0)[None, :]
+            behind = row_of(g_all, is_k)
             dh = C_k * dy + tl.where(is_last, behind, 0)
             next_decay = tl.exp(next_dt * rate)
             if marks is not None:
@@ -167,16 +159,14 @@ def backward(
             decay = tl.exp(dt * rate)
             if marks is not None:
                 decay = tl.where(fresh, 0, decay)
-            g_first = tl.sum(tl.where((t == 0)[:, None], decay * dh, 0), 0)[None, :]
-            g_all = tl.where(is_k, g_first, g_all)
+            g_all = tl.where(is_k, row_of(decay * dh, is_first), g_all)
             if du is not None:
                 if B_VARIES:
-                    B_k = tl.load(B_row + place * B_t + k * B_n, mask=is_step, other=0)
-                    B_k = B_k.to(tl.float32)[:, None]
+                    B_k = column_at(B_row + place * B_t + k * B_n, is_step)
                 else:
-                    B_k = tl.sum(tl.where(is_k, B_state, 0), 0)[None, :]
-                before_tile = tl.sum(tl.where(is_k, h_all, 0), 0)[None, :]
-                h = entering_u * B_k + tl.where((t == 0)[:, None], decay * before_tile, 0)
+                    B_k = row_at(B + of_k, is_channel)
+                before_tile = row_at(kept + before + of_k, is_kept)
+                h = entering_u * B_k + tl.where(is_first, decay * before_tile, 0)
                 _, h = tl.associative_scan((decay, h), 0, affine)
                 y += C_k * h
                 dentering += dh * B_k
@@ -201,20 +191,27 @@ def backward(
                 y += x * direct
                 dx += dy * direct
                 dD_all += tl.sum(dy * x, 0)
-            tl.store(du_tile + place * du_t, dx.to(du.dtype.element_ty), mask=inside)
+            store_tile(dx, du_row, place, du_t, du_d, step, lane, inside)
             dstep += x * dentering
             if SOFTPLUS:
                 dstep *= softplus_slope(dt)
             dstep = tl.where(real[:, None], dstep, 0)
             if bias is not None:
                 dbias_all += tl.sum(dstep, 0)
-            tl.store(ddelta_tile + place * ddelta_t, dstep.to(ddelta.dtype.element_ty), mask=inside)
+            store_tile(dstep, ddelta_row, place, ddelta_t, ddelta_d, step, lane, inside)
             if z is not None:
-                dgate = tl.where(real[:, None], dgate * y, 0)
-                tl.store(dz_tile + place * dz_t, dgate.to(dz.dtype.element_ty), mask=inside)
+                # Read again, from the first cache: kept, it would take registers from the loop.
+                gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
+                dgate = y * load_tile(grad_row, place, grad_t, grad_d, step, lane, inside)
+                open_ = sigmoid(gate)
+                dgate *= open_ * (1 + gate * (1 - open_))
+                dgate = tl.where(real[:, None], dgate, 0)
+                store_tile(dgate, dz_row, place, dz_t, dz_d, step, lane, inside)
 
     tl.store(outgoing + here + state, g_all, mask=is_state)
     if decays is not None:
+        rates = tl.load(A + state, mask=is_state, other=0)
+        decay_all = alive[None, :] * tl.exp(rates * steps_all[None, :])
         tl.store(decays + here + state, decay_all, mask=is_state)
     if du is not None:
         tl.store(dA + here + state, dA_all, mask=is_state)

@@ -38,6 +38,7 @@ def cases() -> Iterator[Case]:
         "16 states, constant B and C, channels last, float32",
         partial(_run, 16, True, torch.float32, constant=True),
     )
+    yield "16 states, a step, bfloat16", _step
 
 
 def _run(

@@ -7,11 +7,17 @@
 import triton
 import triton.language as tl
 
+from tristate.kernels.selective.triton_tiles import step_sizes
 from tristate.kernels.triton.functions import (
+    column_at,
     complex_affine,
+    load_tile,
+    row_at,
+    row_of,
     sigmoid,
-    softplus,
     softplus_slope,
+    store_tile,
+    tile_at,
 )
 
 
@@ -43,22 +49,19 @@ def backward(
     lane, t, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
     is_channel = first_d + lane < (group + 1) * group_channels
     step = -t if REVERSE else t
-    is_last = (t == BLOCK_T - 1)[:, None]
+    is_first, is_last = (t == 0)[:, None], (t == BLOCK_T - 1)[:, None]
 
     at_d = first_d.to(tl.int64)
-    grad_tile = grad_out + b * grad_b + at_d * grad_d
-    grad_tile += step[:, None] * grad_t + lane[None, :] * grad_d
-    delta_tile = delta + b * delta_b + at_d * delta_d
-    delta_tile += step[:, None] * delta_t + lane[None, :] * delta_d
+    grad_row = grad_out + b * grad_b + at_d * grad_d
+    delta_row = delta + b * delta_b + at_d * delta_d
     if z is not None:
-        z_tile = z + b * z_b + at_d * z_d + (step[:, None] * z_t + lane[None, :] * z_d)
+        z_row = z + b * z_b + at_d * z_d
     if du is not None:
-        u_tile = u + b * u_b + at_d * u_d + (step[:, None] * u_t + lane[None, :] * u_d)
-        du_tile = du + b * du_b + at_d * du_d + (step[:, None] * du_t + lane[None, :] * du_d)
-        ddelta_tile = ddelta + b * ddelta_b + at_d * ddelta_d
-        ddelta_tile += step[:, None] * ddelta_t + lane[None, :] * ddelta_d
+        u_row = u + b * u_b + at_d * u_d
+        du_row = du + b * du_b + at_d * du_d
+        ddelta_row = ddelta + b * ddelta_b + at_d * ddelta_d
         if z is not None:
-            dz_tile = dz + b * dz_b + at_d * dz_d + (step[:, None] * dz_t + lane[None, :] * dz_d)
+            dz_row = dz + b * dz_b + at_d * dz_d
     if B_VARIES:
         B_row = B + b * B_b + first_d // B_channels * B_g + 2 * step * B_t
         if du is not None:
@@ -70,14 +73,6 @@ def backward(
 
     state = 2 * (n[:, None] * n_channels + (first_d + lane)[None, :])
     is_state = (n < n_states)[:, None] & is_channel[None, :]
-    rates_re = tl.load(A + state, mask=is_state, other=0)
-    rates_im = tl.load(A + state + 1, mask=is_state, other=0)
-    if not B_VARIES:
-        B_re = tl.load(B + state, mask=is_state, other=0)
-        B_im = tl.load(B + state + 1, mask=is_state, other=0)
-    if not C_VARIES:
-        C_re = tl.load(C + state, mask=is_state, other=0)
-        C_im = tl.load(C + state + 1, mask=is_state, other=0)
     here = 2 * (b * n_chunks + chunk) * n_channels * n_states
     g_re = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     g_im = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -87,6 +82,7 @@ def backward(
     if decays is not None:
         steps_all = tl.zeros([BLOCK_D], tl.float32)
         alive = tl.full([BLOCK_D], 1, tl.float32)
+    shift = None
     if bias is not None:
         shift = tl.load(bias + first_d + lane, mask=is_channel, other=0)[None, :]
         dbias_all = tl.zeros([BLOCK_D], tl.float32)
@@ -109,44 +105,32 @@ def backward(
         is_step = first + t < length
         inside = is_step[:, None] & is_channel[None, :]
         place = (length - 1 - first if REVERSE else first).to(tl.int64)
-        dt = tl.load(delta_tile + place * delta_t, mask=inside, other=0).to(tl.float32)
-        if bias is not None:
-            dt += shift
-        if SOFTPLUS:
-            dt = softplus(dt)
-        real = is_step
+        real, is_next = is_step, first + t + 1 < length
+        beside = is_next[:, None] & is_channel[None, :]
         if marks is not None:
             row = marks + b * length + first + t
             mark = tl.load(row, mask=is_step, other=2)
             real, fresh = mark < 2, (mark == 1)[:, None]
-            next_mark = tl.load(row + 1, mask=first + t + 1 < length, other=2)
-            next_fresh = (next_mark == 1)[:, None]
-        dt = tl.where(real[:, None], dt, 0)
+            next_mark = tl.load(row + 1, mask=is_next, other=2)
+            is_next, next_fresh = next_mark < 2, (next_mark == 1)[:, None]
+        dt = step_sizes(
+            tile_at(delta_row, place, delta_t, delta_d, step, lane), inside, real, shift, SOFTPLUS
+        )
         # Once more, a step later, for what follows a step in its tile.
-        is_next = first + t + 1 < length
-        next_tile = delta_tile + (place - 1 if REVERSE else place + 1) * delta_t
-        next_dt = tl.load(next_tile, mask=is_next[:, None] & is_channel[None, :], other=0)
-        next_dt = next_dt.to(tl.float32)
-        if bias is not None:
-            next_dt += shift
-        if SOFTPLUS:
-            next_dt = softplus(next_dt)
-        if marks is not None:
-            is_next = next_mark < 2
-        next_dt = tl.where(is_next[:, None], next_dt, 0)
+        next_place = place - 1 if REVERSE else place + 1
+        next_tile = tile_at(delta_row, next_place, delta_t, delta_d, step, lane)
+        next_dt = step_sizes(next_tile, beside, is_next, shift, SOFTPLUS)
         if decays is not None:
             steps_all += tl.sum(dt, 0)
             if marks is not None:
                 alive = tl.where(tl.max((mark == 1).to(tl.int32), 0) > 0, 0, alive)
-        dy = tl.load(grad_tile + place * grad_t, mask=inside, other=0).to(tl.float32)
+        dy = load_tile(grad_row, place, grad_t, grad_d, step, lane, inside)
         dy = tl.where(real[:, None], dy, 0)
         if z is not None:
-            gate = tl.load(z_tile + place * z_t, mask=inside, other=0).to(tl.float32)
-            open_ = sigmoid(gate)
-            dgate = dy * open_ * (1 + gate * (1 - open_))
-            dy *= gate * open_
+            gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
+            dy *= gate * sigmoid(gate)
         if du is not None:
-            x = tl.load(u_tile + place * u_t, mask=inside, other=0).to(tl.float32)
+            x = load_tile(u_row, place, u_t, u_d, step, lane, inside)
             x = tl.where(real[:, None], x, 0)
             entering_u = dt * x
             y = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
@@ -154,25 +138,23 @@ def backward(
             dentering = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             dstep = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             before = 2 * (b * tl.cdiv(length, BLOCK_T) + tile) * n_channels * n_states
-            is_kept = is_state & (first < length)
-            all_re = tl.load(kept + before + state, mask=is_kept, other=0)
-            all_im = tl.load(kept + before + state + 1, mask=is_kept, other=0)
+            is_kept = is_channel & (first < length)
         dy *= 2  # twice the real part counts
         for k in range(n_states):
-            is_k = (n == k)[:, None]
-            rate_re = tl.sum(tl.where(is_k, rates_re, 0), 0)[None, :]
-            rate_im = tl.sum(tl.where(is_k, rates_im, 0), 0)[None, :]
+            is_k, of_k = (n == k)[:, None], 2 * (k * n_channels + first_d + lane)
+            rate_re = row_at(A + of_k, is_channel)
+            rate_im = row_at(A + of_k + 1, is_channel)
             if C_VARIES:
                 pair = C_row + 2 * place * C_t + k * C_n
-                Ck_re = tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                Ck_re = column_at(pair, is_step)
                 pair += C_t
-                Ck_im = tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                Ck_im = column_at(pair, is_step)
             else:
-                Ck_re = tl.sum(tl.where(is_k, C_re, 0), 0)[None, :]
-                Ck_im = tl.sum(tl.where(is_k, C_im, 0), 0)[None, :]
+                Ck_re = row_at(C + of_k, is_channel)
+                Ck_im = row_at(C + of_k + 1, is_channel)
             # What is behind the tile comes in with its last step.
-            behind_re = tl.sum(tl.where(is_k, g_re, 0), 0)[None, :]
-            behind_im = tl.sum(tl.where(is_k, g_im, 0), 0)[None, :]
+            behind_re = row_of(g_re, is_k)
+            behind_im = row_of(g_im, is_k)
             dh_re = Ck_re * dy + tl.where(is_last, behind_re, 0)
             dh_im = -Ck_im * dy + tl.where(is_last, behind_im, 0)
             size = tl.exp(next_dt * rate_re)
@@ -187,22 +169,21 @@ def backward(
             if marks is not None:
                 size = tl.where(fresh, 0, size)
             decay_re, decay_im = size * tl.cos(dt * rate_im), size * tl.sin(dt * rate_im)
-            is_first = (t == 0)[:, None]
-            first_re = tl.where(is_first, decay_re * dh_re + decay_im * dh_im, 0)
-            first_im = tl.where(is_first, decay_re * dh_im - decay_im * dh_re, 0)
-            g_re = tl.where(is_k, tl.sum(first_re, 0)[None, :], g_re)
-            g_im = tl.where(is_k, tl.sum(first_im, 0)[None, :], g_im)
+            back_re = decay_re * dh_re + decay_im * dh_im
+            back_im = decay_re * dh_im - decay_im * dh_re
+            g_re = tl.where(is_k, row_of(back_re, is_first), g_re)
+            g_im = tl.where(is_k, row_of(back_im, is_first), g_im)
             if du is not None:
                 if B_VARIES:
                     pair = B_row + 2 * place * B_t + k * B_n
-                    Bk_re = tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                    Bk_re = column_at(pair, is_step)
                     pair += B_t
-                    Bk_im = tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                    Bk_im = column_at(pair, is_step)
                 else:
-                    Bk_re = tl.sum(tl.where(is_k, B_re, 0), 0)[None, :]
-                    Bk_im = tl.sum(tl.where(is_k, B_im, 0), 0)[None, :]
-                x_re = tl.sum(tl.where(is_k, all_re, 0), 0)[None, :]
-                x_im = tl.sum(tl.where(is_k, all_im, 0), 0)[None, :]
+                    Bk_re = row_at(B + of_k, is_channel)
+                    Bk_im = row_at(B + of_k + 1, is_channel)
+                x_re = row_at(kept + before + of_k, is_kept)
+                x_im = row_at(kept + before + of_k + 1, is_kept)
                 h_re = entering_u * Bk_re
                 h_im = entering_u * Bk_im
                 h_re += tl.where(is_first, decay_re * x_re - decay_im * x_im, 0)
@@ -240,21 +221,28 @@ def backward(
                 y += x * direct
                 dx += direct_dy * direct
                 dD_all += tl.sum(direct_dy * x, 0)
-            tl.store(du_tile + place * du_t, dx.to(du.dtype.element_ty), mask=inside)
+            store_tile(dx, du_row, place, du_t, du_d, step, lane, inside)
             dstep += x * dentering
             if SOFTPLUS:
                 dstep *= softplus_slope(dt)
             dstep = tl.where(real[:, None], dstep, 0)
             if bias is not None:
                 dbias_all += tl.sum(dstep, 0)
-            tl.store(ddelta_tile + place * ddelta_t, dstep.to(ddelta.dtype.element_ty), mask=inside)
+            store_tile(dstep, ddelta_row, place, ddelta_t, ddelta_d, step, lane, inside)
             if z is not None:
-                dgate = tl.where(real[:, None], dgate * y, 0)
-                tl.store(dz_tile + place * dz_t, dgate.to(dz.dtype.element_ty), mask=inside)
+                # Read again, from the first cache: kept, it would take registers from the loop.
+                gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
+                dgate = y * load_tile(grad_row, place, grad_t, grad_d, step, lane, inside)
+                open_ = sigmoid(gate)
+                dgate *= open_ * (1 + gate * (1 - open_))
+                dgate = tl.where(real[:, None], dgate, 0)
+                store_tile(dgate, dz_row, place, dz_t, dz_d, step, lane, inside)
 
     tl.store(outgoing + here + state, g_re, mask=is_state)
     tl.store(outgoing + here + state + 1, g_im, mask=is_state)
     if decays is not None:
+        rates_re = tl.load(A + state, mask=is_state, other=0)
+        rates_im = tl.load(A + state + 1, mask=is_state, other=0)
         size_all = alive[None, :] * tl.exp(rates_re * steps_all[None, :])
         angle_all = rates_im * steps_all[None, :]
         tl.store(decays + here + state, size_all * tl.cos(angle_all), mask=is_state)

@@ -7,7 +7,17 @@
 import triton
 import triton.language as tl
 
-from tristate.kernels.triton.functions import complex_affine, sigmoid, softplus
+from tristate.kernels.selective.triton_tiles import step_sizes
+from tristate.kernels.triton.functions import (
+    column_at,
+    complex_affine,
+    load_tile,
+    row_at,
+    row_of,
+    sigmoid,
+    store_tile,
+    tile_at,
+)
 
 
 @triton.jit
@@ -36,15 +46,15 @@ def forward(
     lane, t, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
     is_channel = first_d + lane < (group + 1) * group_channels
     step = -t if REVERSE else t
+    is_first, is_last = (t == 0)[:, None], (t == BLOCK_T - 1)[:, None]
 
     at_d = first_d.to(tl.int64)
-    u_tile = u + b * u_b + at_d * u_d + (step[:, None] * u_t + lane[None, :] * u_d)
-    delta_tile = delta + b * delta_b + at_d * delta_d
-    delta_tile += step[:, None] * delta_t + lane[None, :] * delta_d
+    u_row = u + b * u_b + at_d * u_d
+    delta_row = delta + b * delta_b + at_d * delta_d
     if z is not None:
-        z_tile = z + b * z_b + at_d * z_d + (step[:, None] * z_t + lane[None, :] * z_d)
+        z_row = z + b * z_b + at_d * z_d
     if out is not None:
-        out_tile = out + b * out_b + at_d * out_d + (step[:, None] * out_t + lane[None, :] * out_d)
+        out_row = out + b * out_b + at_d * out_d
     if B_VARIES:
         B_row = B + b * B_b + first_d // B_channels * B_g + 2 * step * B_t
     if C_VARIES:
@@ -52,14 +62,6 @@ def forward(
 
     state = 2 * (n[:, None] * n_channels + (first_d + lane)[None, :])
     is_state = (n < n_states)[:, None] & is_channel[None, :]
-    rates_re = tl.load(A + state, mask=is_state, other=0)
-    rates_im = tl.load(A + state + 1, mask=is_state, other=0)
-    if not B_VARIES:
-        B_re = tl.load(B + state, mask=is_state, other=0)
-        B_im = tl.load(B + state + 1, mask=is_state, other=0)
-    if not C_VARIES:
-        C_re = tl.load(C + state, mask=is_state, other=0)
-        C_im = tl.load(C + state + 1, mask=is_state, other=0)
     here = 2 * (b * n_chunks + chunk) * n_channels * n_states
     all_re = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     all_im = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -69,6 +71,7 @@ def forward(
     if decays is not None:
         steps_all = tl.zeros([BLOCK_D], tl.float32)
         alive = tl.full([BLOCK_D], 1, tl.float32)
+    shift = None
     if bias is not None:
         shift = tl.load(bias + first_d + lane, mask=is_channel, other=0)[None, :]
     if D is not None:
@@ -84,18 +87,14 @@ def forward(
             before = 2 * (b * tl.cdiv(length, BLOCK_T) + tile) * n_channels * n_states
             tl.store(kept + before + state, all_re, mask=is_state & (first < length))
             tl.store(kept + before + state + 1, all_im, mask=is_state & (first < length))
-        x = tl.load(u_tile + place * u_t, mask=inside, other=0).to(tl.float32)
-        dt = tl.load(delta_tile + place * delta_t, mask=inside, other=0).to(tl.float32)
-        if bias is not None:
-            dt += shift
-        if SOFTPLUS:
-            dt = softplus(dt)
+        x = load_tile(u_row, place, u_t, u_d, step, lane, inside)
         real = is_step
         if marks is not None:
             mark = tl.load(marks + b * length + first + t, mask=is_step, other=2)
             real, fresh = mark < 2, (mark == 1)[:, None]
-        # A step of no size leaves the state as it is: padding, and what lies beyond the end.
-        dt = tl.where(real[:, None], dt, 0)
+        dt = step_sizes(
+            tile_at(delta_row, place, delta_t, delta_d, step, lane), inside, real, shift, SOFTPLUS
+        )
         entering_u = tl.where(real[:, None], dt * x, 0)
         if decays is not None:
             steps_all += tl.sum(dt, 0)
@@ -104,54 +103,54 @@ def forward(
         if out is not None:
             y = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
         for k in range(n_states):
-            is_k = (n == k)[:, None]
-            size = tl.exp(dt * tl.sum(tl.where(is_k, rates_re, 0), 0)[None, :])
+            is_k, of_k = (n == k)[:, None], 2 * (k * n_channels + first_d + lane)
+            size = tl.exp(dt * row_at(A + of_k, is_channel))
             if marks is not None:
                 size = tl.where(fresh, 0, size)
-            angle = dt * tl.sum(tl.where(is_k, rates_im, 0), 0)[None, :]
+            angle = dt * row_at(A + of_k + 1, is_channel)
             decay_re, decay_im = size * tl.cos(angle), size * tl.sin(angle)
             if B_VARIES:
                 pair = B_row + 2 * place * B_t + k * B_n
-                h_re = entering_u * tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                h_re = entering_u * column_at(pair, is_step)
                 pair += B_t
-                h_im = entering_u * tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                h_im = entering_u * column_at(pair, is_step)
             else:
-                h_re = entering_u * tl.sum(tl.where(is_k, B_re, 0), 0)[None, :]
-                h_im = entering_u * tl.sum(tl.where(is_k, B_im, 0), 0)[None, :]
-            x_re = tl.sum(tl.where(is_k, all_re, 0), 0)[None, :]
-            x_im = tl.sum(tl.where(is_k, all_im, 0), 0)[None, :]
-            is_first = (t == 0)[:, None]
+                h_re = entering_u * row_at(B + of_k, is_channel)
+                h_im = entering_u * row_at(B + of_k + 1, is_channel)
+            x_re = row_of(all_re, is_k)
+            x_im = row_of(all_im, is_k)
             h_re += tl.where(is_first, decay_re * x_re - decay_im * x_im, 0)
             h_im += tl.where(is_first, decay_re * x_im + decay_im * x_re, 0)
             _, _, h_re, h_im = tl.associative_scan(
                 (decay_re, decay_im, h_re, h_im), 0, complex_affine
             )
-            is_last = (t == BLOCK_T - 1)[:, None]
-            all_re = tl.where(is_k, tl.sum(tl.where(is_last, h_re, 0), 0)[None, :], all_re)
-            all_im = tl.where(is_k, tl.sum(tl.where(is_last, h_im, 0), 0)[None, :], all_im)
+            all_re = tl.where(is_k, row_of(h_re, is_last), all_re)
+            all_im = tl.where(is_k, row_of(h_im, is_last), all_im)
             if out is not None:
                 if C_VARIES:
                     pair = C_row + 2 * place * C_t + k * C_n
-                    y += h_re * tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                    y += h_re * column_at(pair, is_step)
                     pair += C_t
-                    y -= h_im * tl.load(pair, mask=is_step, other=0).to(tl.float32)[:, None]
+                    y -= h_im * column_at(pair, is_step)
                 else:
-                    y += h_re * tl.sum(tl.where(is_k, C_re, 0), 0)[None, :]
-                    y -= h_im * tl.sum(tl.where(is_k, C_im, 0), 0)[None, :]
+                    y += h_re * row_at(C + of_k, is_channel)
+                    y -= h_im * row_at(C + of_k + 1, is_channel)
         if out is not None:
             y *= 2
             if D is not None:
                 y += x * direct
             if z is not None:
-                gate = tl.load(z_tile + place * z_t, mask=inside, other=0).to(tl.float32)
+                gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
                 y *= gate * sigmoid(gate)
             if marks is not None:
                 y = tl.where(real[:, None], y, 0)
-            tl.store(out_tile + place * out_t, y.to(out.dtype.element_ty), mask=inside)
+            store_tile(y, out_row, place, out_t, out_d, step, lane, inside)
 
     tl.store(leaving + here + state, all_re, mask=is_state)
     tl.store(leaving + here + state + 1, all_im, mask=is_state)
     if decays is not None:
+        rates_re = tl.load(A + state, mask=is_state, other=0)
+        rates_im = tl.load(A + state + 1, mask=is_state, other=0)
         size_all = alive[None, :] * tl.exp(rates_re * steps_all[None, :])
         angle_all = rates_im * steps_all[None, :]
         tl.store(decays + here + state, size_all * tl.cos(angle_all), mask=is_state)

@@ -7,7 +7,17 @@
 import triton
 import triton.language as tl
 
-from tristate.kernels.triton.functions import affine, sigmoid, softplus
+from tristate.kernels.selective.triton_tiles import step_sizes
+from tristate.kernels.triton.functions import (
+    affine,
+    column_at,
+    load_tile,
+    row_at,
+    row_of,
+    sigmoid,
+    store_tile,
+    tile_at,
+)
 
 
 @triton.jit
@@ -43,15 +53,15 @@ def forward(
     lane, t, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
     is_channel = first_d + lane < (group + 1) * group_channels
     step = -t if REVERSE else t
+    is_first, is_last = (t == 0)[:, None], (t == BLOCK_T - 1)[:, None]
 
     at_d = first_d.to(tl.int64)
-    u_tile = u + b * u_b + at_d * u_d + (step[:, None] * u_t + lane[None, :] * u_d)
-    delta_tile = delta + b * delta_b + at_d * delta_d
-    delta_tile += step[:, None] * delta_t + lane[None, :] * delta_d
+    u_row = u + b * u_b + at_d * u_d
+    delta_row = delta + b * delta_b + at_d * delta_d
     if z is not None:
-        z_tile = z + b * z_b + at_d * z_d + (step[:, None] * z_t + lane[None, :] * z_d)
+        z_row = z + b * z_b + at_d * z_d
     if out is not None:
-        out_tile = out + b * out_b + at_d * out_d + (step[:, None] * out_t + lane[None, :] * out_d)
+        out_row = out + b * out_b + at_d * out_d
     if B_VARIES:
         B_row = B + b * B_b + first_d // B_channels * B_g + step * B_t
     if C_VARIES:
@@ -59,17 +69,14 @@ def forward(
 
     state = n[:, None] * n_channels + (first_d + lane)[None, :]
     is_state = (n < n_states)[:, None] & is_channel[None, :]
-    rates = tl.load(A + state, mask=is_state, other=0)
-    if not B_VARIES:
-        B_state = tl.load(B + state, mask=is_state, other=0)
-    if not C_VARIES:
-        C_state = tl.load(C + state, mask=is_state, other=0)
     here = (b * n_chunks + chunk) * n_channels * n_states
     h_all = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     if entering is not None:
         h_all = tl.load(entering + here + state, mask=is_state, other=0)
     if decays is not None:
-        decay_all = tl.full([BLOCK_N, BLOCK_D], 1, tl.float32)
+        steps_all = tl.zeros([BLOCK_D], tl.float32)
+        alive = tl.full([BLOCK_D], 1, tl.float32)
+    shift = None
     if bias is not None:
         shift = tl.load(bias + first_d + lane, mask=is_channel, other=0)[None, :]
     if D is not None:
@@ -84,56 +91,51 @@ def forward(
         if kept is not None:
             before = (b * tl.cdiv(length, BLOCK_T) + tile) * n_channels * n_states
             tl.store(kept + before + state, h_all, mask=is_state & (first < length))
-        x = tl.load(u_tile + place * u_t, mask=inside, other=0).to(tl.float32)
-        dt = tl.load(delta_tile + place * delta_t, mask=inside, other=0).to(tl.float32)
-        if bias is not None:
-            dt += shift
-        if SOFTPLUS:
-            dt = softplus(dt)
+        x = load_tile(u_row, place, u_t, u_d, step, lane, inside)
         real = is_step
         if marks is not None:
             mark = tl.load(marks + b * length + first + t, mask=is_step, other=2)
             real, fresh = mark < 2, (mark == 1)[:, None]
-        # A step of no size leaves the state as it is: padding, and what lies beyond the end.
-        dt = tl.where(real[:, None], dt, 0)
+        dt = step_sizes(
+            tile_at(delta_row, place, delta_t, delta_d, step, lane), inside, real, shift, SOFTPLUS
+        )
         entering_u = tl.where(real[:, None], dt * x, 0)
         if decays is not None:
-            decay_all *= tl.exp(rates * tl.sum(dt, 0)[None, :])
+            steps_all += tl.sum(dt, 0)
             if marks is not None:
-                decay_all = tl.where(tl.max((mark == 1).to(tl.int32), 0) > 0, 0, decay_all)
+                alive = tl.where(tl.max((mark == 1).to(tl.int32), 0) > 0, 0, alive)
         if out is not None:
             y = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
         for k in range(n_states):
-            is_k = (n == k)[:, None]
-            decay = tl.exp(dt * tl.sum(tl.where(is_k, rates, 0), 0)[None, :])
+            is_k, of_k = (n == k)[:, None], k * n_channels + first_d + lane
+            decay = tl.exp(dt * row_at(A + of_k, is_channel))
             if marks is not None:
                 decay = tl.where(fresh, 0, decay)
             if B_VARIES:
-                weight = tl.load(B_row + place * B_t + k * B_n, mask=is_step, other=0)
-                h = entering_u * weight.to(tl.float32)[:, None]
+                h = entering_u * column_at(B_row + place * B_t + k * B_n, is_step)
             else:
-                h = entering_u * tl.sum(tl.where(is_k, B_state, 0), 0)[None, :]
-            before_tile = tl.sum(tl.where(is_k, h_all, 0), 0)[None, :]
-            h += tl.where((t == 0)[:, None], decay * before_tile, 0)
+                h = entering_u * row_at(B + of_k, is_channel)
+            before_tile = row_of(h_all, is_k)
+            h += tl.where(is_first, decay * before_tile, 0)
             _, h = tl.associative_scan((decay, h), 0, affine)
-            last = tl.sum(tl.where((t == BLOCK_T - 1)[:, None], h, 0), 0)[None, :]
-            h_all = tl.where(is_k, last, h_all)
+            h_all = tl.where(is_k, row_of(h, is_last), h_all)
             if out is not None:
                 if C_VARIES:
-                    weight = tl.load(C_row + place * C_t + k * C_n, mask=is_step, other=0)
-                    y += h * weight.to(tl.float32)[:, None]
+                    y += h * column_at(C_row + place * C_t + k * C_n, is_step)
                 else:
-                    y += h * tl.sum(tl.where(is_k, C_state, 0), 0)[None, :]
+                    y += h * row_at(C + of_k, is_channel)
         if out is not None:
             if D is not None:
                 y += x * direct
             if z is not None:
-                gate = tl.load(z_tile + place * z_t, mask=inside, other=0).to(tl.float32)
+                gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
                 y *= gate * sigmoid(gate)
             if marks is not None:
                 y = tl.where(real[:, None], y, 0)
-            tl.store(out_tile + place * out_t, y.to(out.dtype.element_ty), mask=inside)
+            store_tile(y, out_row, place, out_t, out_d, step, lane, inside)
 
     tl.store(leaving + here + state, h_all, mask=is_state)
     if decays is not None:
+        rates = tl.load(A + state, mask=is_state, other=0)
+        decay_all = alive[None, :] * tl.exp(rates * steps_all[None, :])
         tl.store(decays + here + state, decay_all, mask=is_state)

@@ -34,17 +34,26 @@ def gpu(target: str) -> GPUTarget:
 
 
 def rows(names: Sequence[str], target: str) -> Iterator[Row]:
-    """What each kernel of the named ops takes on ``target``, in each default configuration."""
+    """What each kernel of the named ops takes on ``target``, by every plan that may be chosen.
+
+    A kernel that several configurations compile to is there once.
+    """
     for name in names:
+        seen = set()
         for configuration, call in CASES[name]():
             with recording() as launches:
                 call()
             for launch in launches:
+                source, options = specialised(launch, gpu(target))
+                identity = (source.hash(), *sorted(map(str, options.items())))
+                if identity in seen:
+                    continue
+                seen.add(identity)
                 yield {
                     "kernel": f"{name}.{launch.kernel.__name__}",
                     "config": f"{configuration}; {_tiles(launch)}",
                     "target": target,
-                    **resources(launch, gpu(target)),
+                    **resources(source, options, gpu(target)),
                 }
 
 
@@ -53,8 +62,8 @@ def _tiles(launch: Launch) -> str:
     return ", ".join(f"{name} {size}" for name, size in (sizes | launch.options).items())
 
 
-def resources(launch: Launch, target: GPUTarget) -> Row:
-    """Compile one launch as Triton would on the device: registers, spilled bytes, shared memory."""
+def specialised(launch: Launch, target: GPUTarget) -> tuple[ASTSource, dict[str, Any]]:
+    """What Triton would compile on the device for a launch, and by which options."""
     backend = make_backend(target)
     kernel = launch.kernel
     options = for_nvidia(launch.options) if target.backend == "cuda" else launch.options
@@ -63,7 +72,11 @@ def resources(launch: Launch, target: GPUTarget) -> Row:
     options, signature, constants, attributes = kernel._pack_args(
         backend, options, bound, specialization, options
     )
-    source = ASTSource(kernel, signature, constants, attributes)
+    return ASTSource(kernel, signature, constants, attributes), options.__dict__
+
+
+def resources(source: ASTSource, options: dict[str, Any], target: GPUTarget) -> Row:
+    """Compile a kernel: registers, spilled bytes, shared memory."""
     # What ptxas says is told once, when it runs.
     with (
         knobs.compilation.scope(),
@@ -72,7 +85,7 @@ def resources(launch: Launch, target: GPUTarget) -> Row:
     ):
         knobs.compilation.always_compile = True
         knobs.nvidia.dump_ptxas_log = True
-        compiled = triton.compile(source, target, options.__dict__)
+        compiled = triton.compile(source, target, options)
     if target.backend == "cuda":
         found = _of_ptxas(log.getvalue())
     else:

@@ -46,3 +46,44 @@ def softplus_slope(y):
     """The slope of :func:`softplus` where it is ``y``: ``1 - exp(-y)``, exact to rounding."""
     near = y * (1 - y * (1 / 2 - y * (1 / 6 - y * (1 / 24 - y * (1 / 120)))))
     return tl.where(y < 0.1, near, 1 - tl.exp(-y))
+
+
+@triton.jit
+def tile_at(row, place, stride_t, stride_d, step, lane):
+    """Addresses of a tile ``(T, D)``, ``step`` and ``lane`` from ``place`` on in ``row``.
+
+    One address and offsets of 32 bits: those inside a tile are that small.
+    """
+    return row + place * stride_t + (step[:, None] * stride_t + lane[None, :] * stride_d)
+
+
+@triton.jit
+def load_tile(row, place, stride_t, stride_d, step, lane, inside):
+    """A tile in float32, zeros outside."""
+    at = tile_at(row, place, stride_t, stride_d, step, lane)
+    return tl.load(at, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit
+def store_tile(tile, row, place, stride_t, stride_d, step, lane, inside):
+    """Writes a tile in the dtype of ``row``."""
+    at = tile_at(row, place, stride_t, stride_d, step, lane)
+    tl.store(at, tile.to(row.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def row_of(x, is_row):
+    """The row of a tile in registers that is marked, ``(1, D)``: those can't be indexed."""
+    return tl.sum(tl.where(is_row, x, 0), 0)[None, :]
+
+
+@triton.jit
+def row_at(place, inside):
+    """Numbers in memory as a row ``(1, D)`` in float32; zeros outside."""
+    return tl.load(place, mask=inside, other=0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def column_at(place, inside):
+    """Numbers in memory as a column ``(T, 1)`` in float32; zeros outside."""
+    return tl.load(place, mask=inside, other=0).to(tl.float32)[:, None]

@@ -12,11 +12,12 @@ from typing import Any
 def interprets() -> bool:
     """Whether kernels imported now are interpreted, on CPU tensors too."""
     asked = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
-    return asked and _is_installed()
+    return asked and is_installed()
 
 
 @cache
-def _is_installed() -> bool:
+def is_installed() -> bool:
+    """Whether Triton is there: it is made for Linux, and elsewhere PyTorch comes without it."""
     return find_spec("triton") is not None
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tristate.kernels.cache import folder, is_usable
 from tristate.kernels.triton.interpreter import hasten
 
 
@@ -39,6 +42,11 @@ def recording() -> Iterator[list[Launch]]:
         yield _recorded
     finally:
         _recorded = before
+
+
+def is_recording() -> bool:
+    """Whether launches are written down."""
+    return _recorded is not None
 
 
 def for_nvidia(options: dict[str, int]) -> dict[str, int]:
@@ -75,6 +83,7 @@ def launch(
         return
     device = next(x.device for x in arguments.values() if isinstance(x, Tensor))
     if device.type != "cpu":
+        find_room()
         is_nvidia = device.type == "cuda" and torch.version.hip is None
         with getattr(torch, device.type).device(device):
             kernel[tuple(grid)](**arguments, **(for_nvidia(options) if is_nvidia else options))
@@ -83,3 +92,13 @@ def launch(
     # A GPU says nothing of overflow either.
     with np.errstate(all="ignore"):
         kernel[tuple(grid)](**arguments)
+
+
+@cache
+def find_room() -> None:
+    """Let Triton keep what it compiles in another folder where it can't write to its own."""
+    import triton
+
+    place = triton.knobs.cache
+    if not is_usable(Path(place.dir)):
+        place.dir = str(folder("triton", triton.__version__))

@@ -1,6 +1,6 @@
 """How work is shared out to programs: tiles, and how many programs share a sequence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,16 +11,37 @@ class Tiles:
     """The shape of a program's tiles.
 
     Attributes:
-        steps: of time.
+        steps: of time, or rows.
         channels: side by side.
         warps: that share a tile.
-        stages: of the loop over tiles, for loads ahead.
     """
 
     steps: int
     channels: int
     warps: int
-    stages: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.steps} x {self.channels}, {self.warps} warps"
+
+
+def narrowed(tile: Tiles, n_channels: int) -> Tiles:
+    """Not wider than so many channels need, with as many numbers a thread; 8 wide at least."""
+    channels = min(tile.channels, max(8, power_of_two(n_channels)))
+    return replace(tile, channels=channels, warps=max(1, tile.warps * channels // tile.channels))
+
+
+def halves(tile: Tiles, axis: str, least: int = 8) -> tuple[Tiles, ...]:
+    """A tile, and half of it with as many numbers a thread: more programs that wait for less.
+
+    Args:
+        tile: the default.
+        axis: which of its axes is halved: ``"channels"`` or ``"steps"``.
+        least: the smallest that there may be of it.
+    """
+    size = getattr(tile, axis) // 2
+    if size < least:
+        return (tile,)
+    return tile, replace(tile, **{axis: size}, warps=max(1, tile.warps // 2))
 
 
 def power_of_two(n: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels.backend import available_backends, use_backend
+from tristate.recipes.doctor import plans
 from tristate.recipes.doctor.cases import CASES, STEPS
 from tristate.recipes.machine import processor, versions
 
@@ -22,7 +23,9 @@ ABOUT = """Runs every op on every device here, by each backend that the device h
 reference in float64 on the CPU. Prints a table that can be pasted into a bug report.
 
 error      of outputs and gradients: largest difference, over the largest value of the tensor
-reference  the op in plain PyTorch: taken where a device has nothing faster for it"""
+reference  the op in plain PyTorch: taken where a device has nothing faster for it
+plans      how GPU kernels share out their work; the fastest is chosen when an op first meets sizes
+           of a kind, and kept in the user's cache; TRISTATE_AUTOTUNE=0 takes the default"""
 
 # In float32, of a few hundred terms.
 LIMITS = {"output_error": 2e-5, "grad_error": 1e-4}
@@ -46,6 +49,8 @@ def main(words: Sequence[str]) -> int:
     for row in bad:
         print(f"{row['op']} is wrong on {row['device']} by {row['backend']}: {row['reason']}")
     print(f"{len(rows) - len(bad)} of {len(rows)} are right")
+    for line in plans.lines(devices()[1:]):
+        print(line)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return int(bool(bad))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.kernels.selective import problem
+from tristate.kernels import cache
 from tristate.kernels.backend import available_backends
 from tristate.kernels.cpu import runtime
 from tristate.kernels.selective import selective_scan
@@ -159,10 +160,10 @@ def test_no_home_to_write_to(tmp_path):
 
 
 def test_a_folder_that_others_could_write_to_is_not_used(tmp_path, monkeypatch):
-    from tristate.kernels.cpu import compiler
-
+    place = tmp_path / "a" / "b" / "c"
+    assert cache.is_usable(place) and cache._is_own(place)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    assert not compiler._usable(tmp_path / "a" / "b" / "c")
+    assert not cache._is_own(place)
 
 
 def test_functions_are_accurate_to_two_units_in_the_last_place():

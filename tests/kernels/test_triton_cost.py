@@ -23,16 +23,18 @@ def size(*tensors):
     return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
-def selective_inputs(keep):
-    # One block of channels forward, two of them backward.
-    tensors, cotangents = selective_problem(64, dim=64, n_states=16, batch=1, layout="channel-last")
+def selective_inputs(dim, dtype=torch.float32):
+    sizes = {"dim": dim, "n_states": 16, "batch": 1}
+    tensors, cotangents = selective_problem(64, layout="channel-last", **sizes)
+    for name in ("u", "delta", "z", "B", "C"):
+        tensors[name] = tensors[name].to(dtype)
     inputs = (*tensors.values(), None, True, False)
-    return inputs, cotangents["out"]
+    return inputs, cotangents["out"].to(dtype)
 
 
 @pytest.mark.parametrize(("keep", "stated"), [(False, 1.13), (True, 1.25)])
 def test_selective_scan_forward(keep, stated):
-    inputs, _ = selective_inputs(keep)
+    inputs, _ = selective_inputs(64)
     with counted() as traffic:
         out, last, kept = selective.forward(*inputs, keep)
     u, delta, A, _, _, D, z, bias, initial, *_ = inputs
@@ -43,17 +45,18 @@ def test_selective_scan_forward(keep, stated):
     assert traffic.written == size(out, last, kept)
 
 
-def test_selective_scan_backward():
-    inputs, grad = selective_inputs(True)
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float32, 64), (torch.bfloat16, 128)])
+def test_selective_scan_backward(dtype, dim):
+    inputs, grad = selective_inputs(dim, dtype)
     kept = selective.forward(*inputs, True)[2]
     with counted() as traffic:
         grads = selective.backward(grad, None, *inputs[:10], kept, *inputs[10:])
-    u, delta, A, B, _, D, z, bias, _, *_ = inputs
+    u, delta, A, B, _, D, z, bias, *_ = inputs
     du, ddelta, dA, _, _, dD, dz, dbias, dinitial = grads
     least = size(u, delta, z, grad, du, ddelta, dz)
     once = size(A, D, bias, dA, dD, dbias, dinitial)
     # Two blocks of channels add up their gradients of B and C afterwards.
-    added_up = 2 * 2 * size(B)
+    added_up = 2 * 2 * size(B.float())
     ratio = (traffic.read + traffic.written + added_up - once) / least
     assert ratio == pytest.approx(1.5, abs=0.01)
 

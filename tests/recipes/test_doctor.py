@@ -7,7 +7,7 @@ import torch
 
 from tristate.kernels import OPS, causal_conv1d
 from tristate.recipes import doctor
-from tristate.recipes.doctor import cases
+from tristate.recipes.doctor import cases, plans
 
 
 @pytest.fixture
@@ -46,3 +46,20 @@ def test_every_op_has_a_problem():
     others = {"cross_merge", "cross_scan", "two_sided", "vandermonde_transpose"}
     assert checked == set(OPS) - others
     assert all(callable(problem) for problem in cases.CASES.values())
+
+
+def test_plans_that_were_chosen_are_told(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    told = {"op": "linear_scan", "device": "a GPU", "sizes": "float32, up to 4 x 64 x 256"}
+    times = {"plans": ["32 x 64, 8 warps", "32 x 32, 4 warps", "32 x 32, 8 warps"]}
+    choice = told | times | {"kind": "", "ms": [0.5, 0.25, None], "chosen": 1}
+    monkeypatch.setattr(plans, "available_backends", lambda: ("reference", "triton"))
+    monkeypatch.setattr(plans, "choices", lambda device: iter([choice]))
+    (line,) = plans.lines([gpu])
+    assert line == (
+        "cuda:0: linear_scan (float32, up to 4 x 64 x 256) by 32 x 32, 4 warps: 0.250 ms "
+        "(not 32 x 64, 8 warps: 0.500 ms; 32 x 32, 8 warps: does not fit)"
+    )
+    monkeypatch.setattr(plans, "choices", lambda device: iter([]))
+    assert "by their default" in next(plans.lines([gpu]))
+    assert "no GPU" in next(plans.lines([]))
