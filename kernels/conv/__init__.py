@@ -71,7 +71,7 @@ def causal_conv1d(
     offered = ("reference", "cpu", "triton") if 2 <= weight.shape[1] <= 4 else ("reference",)
     chosen = choose("causal_conv1d", x, backend, offered)
     if chosen != "reference":
-        forward = ops.triton_forward if chosen == "triton" else ops.forward
+        forward = ops.triton_forward if chosen == "triton" else ops.run
         silu = activation is not None
         out, state = forward(x, weight, bias, seq_idx, initial_states, silu, reverse)
     else:

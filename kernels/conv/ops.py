@@ -11,6 +11,7 @@ from torch import Tensor
 from tristate.kernels import double_backward
 from tristate.kernels.backend import takes_triton
 from tristate.kernels.conv import reference
+from tristate.kernels.direct import shortened
 from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.triton.twin import twin
 
@@ -91,7 +92,7 @@ def _fake_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, weight, bias, seq_idx, initial_states, ctx.silu, ctx.reverse = inputs
     ctx.save_for_backward(x, weight, bias, seq_idx, initial_states)
-    ctx.backward_op = backward
+    ctx.backward_op = run_backward
 
 
 def _forward_gradients(ctx: Any, grad_out: Tensor, grad_state: Tensor) -> tuple[Any, ...]:
@@ -140,6 +141,8 @@ for _forward in (forward, triton_forward):
 for _backward in (backward, triton_backward):
     _backward.register_fake(_fake_backward)
     _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+
+run, run_backward = shortened(forward), shortened(backward)
 
 
 @torch.library.custom_op("tristate::causal_conv1d_update_triton", mutates_args=("conv_state",))

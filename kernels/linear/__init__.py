@@ -57,7 +57,7 @@ def linear_scan(
         h, last = reference.linear_scan(a, b, initial_state, seq_idx, reverse)
     else:
         state = None if initial_state is None else initial_state.to(wide)
-        forward = ops.triton_forward if chosen == "triton" else ops.forward
+        forward = ops.triton_forward if chosen == "triton" else ops.run
         h, last = forward(a.to(wide), b.to(wide), state, seq_idx, reverse)
     return h.to(dtype), last
 

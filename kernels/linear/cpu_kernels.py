@@ -29,6 +29,7 @@ from tristate.kernels.cpu.vector import (
     store,
     store_int,
     store_one,
+    stream,
 )
 
 TILE = 64
@@ -58,11 +59,12 @@ def _along(i, n_bytes, up):
 
 @routine
 def _forward_rows(
-    a, a_t, b, b_t, h, h_t, n_bytes, n_steps, seq, seq_t, before, zero, segment, pairs
+    a, a_t, b, b_t, h, h_t, n_bytes, n_steps, seq, seq_t, before, zero, segment, pairs, state
 ):
     """Run through some positions; the address of the last state, and its segment.
 
     ``before`` is the address of the state that enters, of segment ``segment`` (below 0: of none).
+    With a row ``state`` each state is left there, and goes to memory past the caches.
     """
     for t in range(n_steps):
         target = h + t * h_t
@@ -78,8 +80,13 @@ def _forward_rows(
         for i in range(0, n_bytes, VECTOR_BYTES):
             d = _along(i, n_bytes, h_t > 0)
             x, y, total = load(decay + d), load(before + d), load(entering + d)
-            store(target + d, multiply_add(x, y, total) if pairs else fma(x, y, total))
-        before = target
+            value = multiply_add(x, y, total) if pairs else fma(x, y, total)
+            if state != 0:
+                store(state + d, value)
+                stream(target + d, value)
+            else:
+                store(target + d, value)
+        before = state if state != 0 else target
     return before, segment
 
 
@@ -205,18 +212,19 @@ def _count_up(tile):
 @jit
 def forward(
     task, n_tasks, batch, n_splits, length, n_lanes, pairs, a, a_b, a_d, a_t, b, b_b, b_d, b_t,
-    h, h_b, h_d, h_t, initial, last, seq, seq_b, seq_t, scratch, scratch_bytes,
+    h, h_b, h_d, h_t, initial, last, seq, seq_b, seq_t, streams, scratch, scratch_bytes,
 ):  # fmt: skip
     """One task's share of the sequences, each split by channels into ``n_splits``.
 
     Strides ``d`` are of numbers, ``n_lanes`` counts real and imaginary parts. ``a_t`` is 0 for a
     decay that is constant in time. ``initial`` (0: zeros) and ``last`` are dense, ``(B, D)``.
+    ``streams`` says that rows of ``h`` are whole lines of memory, and too many for the caches.
     """
     row_bytes = (n_lanes + LANES - 1) // LANES * VECTOR_BYTES
     size = 8 if pairs else 4
     zero = scratch + task * scratch_bytes
-    start = zero + row_bytes
-    carried = start + row_bytes
+    start, state = zero + row_bytes, zero + 2 * row_bytes
+    carried = state + row_bytes
     tile = carried + VECTOR_BYTES
     a_rows = tile + 4 * TILE
     b_rows, h_rows = a_rows + ROWS, a_rows + 2 * ROWS
@@ -244,7 +252,7 @@ def forward(
             if direct:
                 before, _ = _forward_rows(
                     a_at, a_t, b_at, b_t, h_at, h_t, n_bytes, length, line, seq_t, before, zero,
-                    segment, pairs,
+                    segment, pairs, state if streams else 0,
                 )  # fmt: skip
             else:
                 row_t = VECTOR_BYTES if a_t != 0 else 0
@@ -259,7 +267,7 @@ def forward(
                     here = line + first * seq_t if seq != 0 else 0
                     before, segment = _forward_rows(
                         a_rows, row_t, b_rows, VECTOR_BYTES, h_rows, VECTOR_BYTES, VECTOR_BYTES,
-                        count, here, seq_t, carried, zero, segment, pairs,
+                        count, here, seq_t, carried, zero, segment, pairs, 0,
                     )  # fmt: skip
                     _copy(before, carried, VECTOR_BYTES)
                     _scatter(h_rows, h_at + first * h_t, h_d, h_t, tile, count, n, pairs)

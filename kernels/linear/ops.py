@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels import double_backward
+from tristate.kernels.direct import shortened
 from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.linear import reference
 from tristate.kernels.triton.twin import twin
@@ -75,7 +76,7 @@ def _fake_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     a, _, initial_state, seq_idx, ctx.reverse = inputs
     ctx.save_for_backward(a, output[0], initial_state, seq_idx)
-    ctx.backward_op = backward
+    ctx.backward_op = run_backward
 
 
 def _forward_gradients(ctx: Any, grad_h: Tensor, grad_last: Tensor) -> tuple[Any, ...]:
@@ -118,3 +119,4 @@ for _forward in (forward, triton_forward):
 for _backward in (backward, triton_backward):
     _backward.register_fake(_fake_backward)
     _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+run, run_backward = shortened(forward), shortened(backward)

@@ -12,7 +12,7 @@ from tests.kernels.linear import KINDS, problem
 from tests.kernels.scans import near, peak_memory, results, wide
 from tests.kernels.selective import segments
 from tristate.kernels.backend import available_backends
-from tristate.kernels.linear import linear_scan
+from tristate.kernels.linear import cpu, linear_scan
 
 pytestmark = pytest.mark.skipif(
     "cpu" not in available_backends(), reason="this processor has no fused multiply-add vectors"
@@ -194,6 +194,17 @@ def test_autocast_and_activation_checkpointing():
     for h, _ in (whole, again):
         (grad,) = torch.autograd.grad(h.sum(), b)
         assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reverse", (False, True))
+def test_writing_past_the_caches_changes_nothing(reverse, kind, monkeypatch):
+    tensors, cotangents = problem(150, dim=48, **KINDS[kind])
+    options = {"reverse": reverse, "seq_idx": segments(150)}
+    wanted = fast(tensors, cotangents, **options)
+    monkeypatch.setattr(cpu, "_STREAM", 0)
+    for name, got in fast(tensors, cotangents, **options).items():
+        assert torch.equal(got, wanted[name]), name
 
 
 def test_conjugate_and_negative_views():
