@@ -56,7 +56,7 @@ def add_norm(
         dtype = torch.promote_types(dtype, torch.float32)
     chosen = choose("add_norm", x, backend, _backends(x.shape[-1]))
     if chosen != "reference":
-        op = ops.triton_add_norm if chosen == "triton" else ops.add_norm
+        op = ops.triton_add_norm if chosen == "triton" else ops.run_add_norm
         out, total = op(x, weight, bias, residual, rms, eps, dtype)
         # An op can't hand its own input back.
         total = x if residual is None and x.dtype == dtype else total
@@ -104,7 +104,7 @@ def gated_rms_norm(
         raise ValueError(f"group_size must divide D = {x.shape[-1]}, got {group_size}")
     chosen = choose("gated_rms_norm", x, backend, _backends(group_size))
     if chosen != "reference":
-        op = ops.triton_gated_rms_norm if chosen == "triton" else ops.gated_rms_norm
+        op = ops.triton_gated_rms_norm if chosen == "triton" else ops.run_gated_rms_norm
         return op(x, weight, z, eps, group_size, norm_before_gate)
     return reference.gated_rms_norm(x, weight, z, eps, group_size, norm_before_gate)
 

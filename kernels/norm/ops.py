@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels import double_backward
+from tristate.kernels.direct import shortened
 from tristate.kernels.norm import reference
 from tristate.kernels.triton.twin import twin
 
@@ -82,7 +83,7 @@ def _keep_add_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.has_total = output[1].shape == x.shape
     ctx.dtypes = x.dtype, None if residual is None else residual.dtype
     ctx.save_for_backward(output[1] if ctx.has_total else x, weight, bias)
-    ctx.backward_op = add_norm_backward
+    ctx.backward_op = run_add_norm_backward
 
 
 def _add_norm_gradients(ctx: Any, grad_out: Tensor, grad_total: Tensor) -> tuple[Any, ...]:
@@ -170,7 +171,7 @@ def _fake_gated_rms_norm_backward(
 def _keep_gated(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.eps, ctx.group_size, ctx.norm_before_gate = inputs
     ctx.save_for_backward(*tensors)
-    ctx.backward_op = gated_rms_norm_backward
+    ctx.backward_op = run_gated_rms_norm_backward
 
 
 def _gated_gradients(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
@@ -224,3 +225,7 @@ for _op in (add_norm_backward, triton_add_norm_backward):
 for _op in (gated_rms_norm_backward, triton_gated_rms_norm_backward):
     _op.register_fake(_fake_gated_rms_norm_backward)
     _op.register_autograd(_gated_backward_gradients, setup_context=_keep_gated)
+
+run_add_norm, run_add_norm_backward = shortened(add_norm), shortened(add_norm_backward)
+run_gated_rms_norm = shortened(gated_rms_norm)
+run_gated_rms_norm_backward = shortened(gated_rms_norm_backward)
