@@ -151,7 +151,8 @@ def _turned(x: Tensor, angles: Tensor) -> Tensor:
 def _of_next(x: Tensor, at: Segments | None) -> Tensor:
     """``x (B, L, H)`` at the next real position of the same sequence; 0 where there is none."""
     if at is None:
-        return F.pad(x[:, 1:], (0, 0, 0, 1))
+        # Cut last: with a free length, a compiler would ask whether one less than it is 1.
+        return F.pad(x, (0, 0, 0, 1))[:, 1:]
     # Each real position hands its own to the real one before it.
     follows = at.real & ~at.first & ~at.changed
     source = torch.where(follows[..., None], x, 0)
