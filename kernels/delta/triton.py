@@ -13,8 +13,8 @@ from tristate.kernels.triton.matrix_carry import hand_matrix_on
 from tristate.kernels.triton.plan import power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
 
-_STATES = 8192
-"""Most numbers of a program's state: what its registers hold."""
+STEPS = 16
+"""Of a tile."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,15 @@ def _work(
     seq_idx: Tensor | None,
     scale: float,
     reverse: bool,
+    backward: bool,
 ) -> _Work:
     batch, length, n_heads, d_key = q.shape
     n, d_value = k.shape[1] // length, v.shape[3]
     by_key, by_value = g is not None and g.dim() == 4, beta.dim() == 4
-    steps = 16 if by_key or by_value else 32
     block_k = max(16, power_of_two(d_key))
-    block_v = max(16, min(64, power_of_two(d_value), _STATES // block_k))
+    # The most numbers of a state such that nothing is spilled.
+    room = 4096 if backward or k.element_size() > 2 else 8192
+    block_v = max(32, min(64, power_of_two(d_value), room // block_k))
     n_blocks = -(-d_value // block_v)
     part = triton_part(k)
     # What is split is worked on three times. Rates by value would split a matrix for each value.
@@ -94,12 +96,12 @@ def _work(
         "REVERSE": reverse,
         "BY_KEY": by_key,
         "BY_VALUE": by_value,
-        "KEPT": part // steps,
+        "KEPT": part // STEPS,
         "BLOCK_K": block_k,
         "BLOCK_V": block_v,
-        "BLOCK_T": steps,
-        "N_LEVELS": steps.bit_length() - 1,
-        "num_warps": 8 if block_k * block_v > 4096 else 4,
+        "BLOCK_T": STEPS,
+        "N_LEVELS": STEPS.bit_length() - 1,
+        "num_warps": 8 if block_k * block_v > 2048 else 4,
     }
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, n_blocks, part, arguments)
 
@@ -143,7 +145,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each part."""
-    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
+    work = _work(q, k, v, beta, g, seq_idx, scale, reverse, False)
     batch, length, n_heads, d_key = q.shape
     d_value = v.shape[3]
     out = v.new_empty(batch, length, n_heads, d_value)
@@ -178,7 +180,7 @@ def backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q, k, v, beta, g, initial_state``, in their dtypes; empty if absent."""
-    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
+    work = _work(q, k, v, beta, g, seq_idx, scale, reverse, True)
     batch, _, n_heads, d_key = q.shape
     n_blocks = work.n_blocks
 

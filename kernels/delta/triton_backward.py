@@ -8,13 +8,14 @@ import triton
 import triton.language as tl
 
 from tristate.kernels.delta.triton_tiles import (
-    corrections,
     ends_of,
+    held,
     meetings,
     rows_at,
     state_after,
     steps_of,
     strictly,
+    written_by,
 )
 from tristate.kernels.triton.decays import decay_between, reaches
 from tristate.kernels.triton.products import dot
@@ -40,18 +41,18 @@ def backward(
 
     Where an error has the gradient ``e`` and a step writes ``x``, the gradient of a key is that of
     writing, ``w = x (dS)^T``, and of reading, ``r = -e S^T``. By the recurrence that of the
-    logarithm of a decay is the sum of ``q dq + k r - k w`` from its step to the end of the tile, and
-    of ``S dS`` behind it.
+    logarithm of a decay is the sum of ``q dq + k r - k w`` from its step to the end of the tile,
+    and of ``S dS`` behind it.
 
     COST: reads ``q``, ``k``, ``v``, ``grad_out``, ``beta``, ``g`` and writes their gradients once,
     the least there is, and reads ``K / (KEPT BLOCK_T)`` numbers a step and value channel of
     ``kept``: 1.07 times the least with float32 and as many keys as values in one block. ``errors``
-    are ``KEPT BLOCK_T BLOCK_V`` numbers a program, written and read over and over: they stay in the
-    second cache. Gradients that blocks of value channels share are written once a block, in float32,
-    and added up: two blocks of 64 channels with 128 keys make it 2.2 times the least, for registers
-    hold no more of two states. A split sequence is read four times. Operations of a step and value
-    channel: ``6 K`` once more than forward for the errors, ``16 K + K (KEPT - 1)`` for products with
-    the states, ``T (8 + 12 K / V)`` for those between steps.
+    are ``KEPT BLOCK_T BLOCK_V`` numbers a program, written and read over and over: they stay in
+    the second cache. Gradients that blocks of value channels share are written once a block, in
+    float32, and added up: two blocks of 64 channels with 128 keys make it 2.2 times the least, for
+    registers hold no more of two states. A split sequence is read four times. Operations of a step
+    and value channel: ``6 K`` once more than forward for the errors, ``16 K + K (KEPT - 1)`` for
+    products with the states, ``T (8 + 12 K / V)`` for those between steps.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks, batch = tl.num_programs(1), tl.num_programs(0) // n_blocks // n_heads
@@ -93,18 +94,16 @@ def backward(
             state = tl.load(kept + from_kept + at, mask=is_kept, other=0)
             for i in range(KEPT):
                 _, place, _, _, real, segment, before, after, keys, log_decay, rates = steps_of(
-                    part * KEPT + i, t, k, beta, g, segments, key, is_key, value, is_value, length, n,
-                    k_t, k_c, beta_t, beta_c, g_t, g_c, REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                    part * KEPT + i, t, k, beta, g, segments, key, is_key, value, is_value,
+                    length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
+                    REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
                 )  # fmt: skip
                 values = rows_at(v, place, v_t, v_c, real, value, is_value).to(tl.float32)
                 left_here, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
-                finds = strictly(
-                    meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K), t
-                )
-                written, wanted = corrections(
-                    keys, values, rates, finds, left_here, state, t,
-                    BY_KEY, BY_VALUE, BLOCK_T, N_LEVELS,
-                )  # fmt: skip
+                wanted = values - held(keys, left_here, state, BY_KEY)
+                finds = meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K)
+                finds = strictly(finds, t)
+                written = written_by(wanted, rates, finds, t, BY_VALUE, BLOCK_T, N_LEVELS)
                 to = errors + (i * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
                 tl.store(to, wanted - dot(finds, written))
                 state = state_after(state, keys, written, whole, left, BY_KEY)
@@ -116,29 +115,30 @@ def backward(
                 state = tl.load(kept + from_kept + at, mask=is_kept, other=0)
                 for j in range(i):
                     _, _, _, _, _, segment, before, after, keys, log_decay, rates = steps_of(
-                        part * KEPT + j, t, k, beta, g, segments, key, is_key, value, is_value, length, n,
-                        k_t, k_c, beta_t, beta_c, g_t, g_c, REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                        part * KEPT + j, t, k, beta, g, segments, key, is_key, value, is_value,
+                        length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
+                        REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
                     )  # fmt: skip
                     _, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
                     known = errors + (j * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
                     state = state_after(state, keys, rates * tl.load(known), whole, left, BY_KEY)
-            token, place, turn, there, real, segment, before, after, keys, log_decay, rates = steps_of(
-                part * KEPT + i, t, k, beta, g, segments, key, is_key, value, is_value, length, n,
-                k_t, k_c, beta_t, beta_c, g_t, g_c, REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+            (
+                token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+            ) = steps_of(
+                part * KEPT + i, t, k, beta, g, segments, key, is_key, value, is_value,
+                length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
+                REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
             )  # fmt: skip
             reads = real & (turn == n - 1)
             query = rows_at(q, token, q_t, q_c, reads, key, is_key)
             dy = rows_at(grad_out, token, grad_t, grad_c, reads, value, is_value)
             dy = scale * dy.to(tl.float32)
             left_here, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
+            d_written = held(keys, left, slope, BY_KEY)
             finds = strictly(
                 meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K), t
             )
             shows = meetings(query, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K)
-            if BY_KEY:
-                d_written = dot(keys.to(tl.float32) * left, slope)
-            else:
-                d_written = left * dot(keys, slope)
             d_written += dot(tl.trans(shows), dy)
             if BY_VALUE:
                 d_written = substitute_transposed(finds, rates, d_written, t, BLOCK_T)

@@ -8,13 +8,14 @@ import triton
 import triton.language as tl
 
 from tristate.kernels.delta.triton_tiles import (
-    corrections,
     ends_of,
+    held,
     meetings,
     rows_at,
     state_after,
     steps_of,
     strictly,
+    written_by,
 )
 from tristate.kernels.triton.products import dot
 
@@ -32,8 +33,8 @@ def forward(
 
     A tile is the chunk of :mod:`tristate.kernels.delta.chunked`: products of matrices, and one
     triangular system. Without ``out`` only what the tiles do to a state is found: where they leave
-    one that starts from zero; without ``v`` too, where they leave each column of the identity, which
-    is by which matrix they multiply the state.
+    one that starts from zero; without ``v`` too, where they leave each column of the identity,
+    which is by which matrix they multiply the state.
 
     All that has states is ``(..., H, K, V)``, dense, float32. ``kept``: those before each ``KEPT``
     tiles.
@@ -43,9 +44,10 @@ def forward(
     ``2 K`` steps: 1.13 times the least with float32 and as many keys as values, 1.25 in bfloat16;
     1.0 where no gradient is wanted. Blocks of value channels run side by side and find keys and
     queries in the second cache. A split sequence is read three times. Operations of a step and
-    value channel: ``6 K + 4 T``, and ``4 T (K / V + 2 log2(T) T / V)`` for what all share: 1,340 for
-    128 channels in tiles of 32, none of them on exact 16-bit numbers alone. On an H100, 16 heads of
-    131,072 steps in bfloat16 take 0.7 ms at 3.35 TB/s, and 2.2 ms of matrix units at 165 TFLOP/s.
+    value channel: ``6 K + 4 T``, and for what a block shares ``4 T (K + 2 log2(T) T) / BLOCK_V``:
+    1,088 for 128 channels in blocks of 64. On an H100, 16 heads of 131,072 steps in bfloat16 take
+    0.7 ms at 3.35 TB/s; the matrix units need 1.0 ms at 989 TFLOP/s if they are full, since a
+    product with float32 is three of bfloat16 or more: where heads fill the device, bound by these.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks = tl.num_programs(1)
@@ -92,18 +94,14 @@ def forward(
         else:
             values = rows_at(v, place, v_t, v_c, real, value, is_value).to(tl.float32)
         left_here, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
+        wanted = values - held(keys, left_here, state, BY_KEY)
         finds = strictly(meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K), t)
-        written, _ = corrections(
-            keys, values, rates, finds, left_here, state, t, BY_KEY, BY_VALUE, BLOCK_T, N_LEVELS
-        )
+        written = written_by(wanted, rates, finds, t, BY_VALUE, BLOCK_T, N_LEVELS)
         if out is not None:
             reads = real & (turn == n - 1)
             query = rows_at(q, token, q_t, q_c, reads, key, is_key)
+            y = held(query, left_here, state, BY_KEY)
             shows = meetings(query, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K)
-            if BY_KEY:
-                y = dot(query.to(tl.float32) * left_here, state)
-            else:
-                y = left_here * dot(query, state)
             y = scale * (y + dot(shows, written))
             if segments is not None:
                 y = tl.where(real[:, None], y, 0)

@@ -19,7 +19,7 @@ from tristate.kernels.triton.decays import (
     segment_before,
     segments_at,
 )
-from tristate.kernels.triton.products import dot
+from tristate.kernels.triton.products import dot, long_dot
 from tristate.kernels.triton.triangular import substitute, unit_inverse
 
 
@@ -39,8 +39,8 @@ def steps_of(
     """Of a tile's steps: the token and the step in memory, and the turn in its token.
 
     Which are there, which of these are real; the segment of each, of the state before them and
-    behind; the keys ``(T, K)``; logarithms of the decays before each step, ``(T,)`` or ``(T, K)``, 0
-    but at a token's first; rates, ``(T, 1)`` or ``(T, V)``. All is 0 where a step isn't real.
+    behind; the keys ``(T, K)``; logarithms of the decays before each step, ``(T,)`` or ``(T, K)``,
+    0 but at a token's first; rates, ``(T, 1)`` or ``(T, V)``. All is 0 where a step isn't real.
     """
     step = tile * BLOCK_T + t
     there = step < length * n
@@ -115,7 +115,7 @@ def meetings(
             sums += tl.where((t >= j)[:, None], own, 0)
         met = tl.where(reaches(segment, t), met, 0)
     else:
-        met = dot(q, tl.trans(k)) * decay_between(log_decay, segment, t)
+        met = long_dot(q, tl.trans(k)) * decay_between(log_decay, segment, t)
     return met
 
 
@@ -126,21 +126,26 @@ def strictly(x, t):
 
 
 @triton.jit
-def corrections(
-    k, values, rates, finds, here, state, t,
-    BY_KEY: tl.constexpr, BY_VALUE: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr,
-):  # fmt: skip
-    """What the steps of a tile write, ``(T, V)``, and what they want before they see each other."""
-    if BY_KEY:
-        wanted = values - dot(k.to(tl.float32) * here, state)
-    else:
-        wanted = values - here * dot(k, state)
+def held(k, here, state, BY_KEY: tl.constexpr):
+    """What the state before a tile holds under each key, ``(T, V)``.
+
+    Wide as it is it comes before products of steps with steps: Triton lays the warps out for all
+    products by the first one's shape.
+    """
+    return long_dot(k.to(tl.float32) * here, state) if BY_KEY else here * long_dot(k, state)
+
+
+@triton.jit
+def written_by(
+    wanted, rates, finds, t, BY_VALUE: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr
+):
+    """What the steps of a tile write, ``(T, V)``, of what they want before they see each other."""
     if BY_VALUE:
         written = rates * substitute(finds, rates, wanted, t, BLOCK_T)
     else:
         inverse = unit_inverse(rates * finds, t, BLOCK_T, N_LEVELS)
         written = dot(inverse, rates * wanted)
-    return written, wanted
+    return written
 
 
 @triton.jit

@@ -14,11 +14,8 @@ from tristate.kernels.ssd import reference
 from tristate.kernels.triton.plan import power_of_two
 from tristate.kernels.triton.twin import twin
 
-TILE, CHUNK = 32, 4
+TILE, CHUNK = 64, 2
 """Positions that a kernel takes at once, and tiles from one kept state to the next."""
-
-TRITON_TILE = 32
-"""The first of the two on a GPU."""
 
 
 @torch.library.custom_op("tristate::ssd_scan", mutates_args=(), device_types="cpu")
@@ -87,7 +84,7 @@ def kept_shape(x: Tensor, B: Tensor) -> tuple[int, ...]:
 
 def triton_part(B: Tensor) -> int:
     """Positions from one kept state to the next on a GPU: a state is ``N`` numbers a channel."""
-    return power_of_two(max(TRITON_TILE, 2 * B.shape[3]))
+    return power_of_two(max(32, 2 * B.shape[3]))
 
 
 def triton_kept_shape(x: Tensor, B: Tensor) -> tuple[int, ...]:

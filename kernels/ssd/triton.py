@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from tristate.kernels.ssd import triton_backward, triton_forward, triton_weights
-from tristate.kernels.ssd.ops import TRITON_TILE as STEPS
 from tristate.kernels.ssd.ops import triton_kept_shape, triton_part
 from tristate.kernels.triton.carry import hand_on
 from tristate.kernels.triton.launch import launch
 from tristate.kernels.triton.plan import power_of_two, programs_to_fill, share_out
 from tristate.kernels.triton.segments import numbers
 
-_STATES = 8192
-"""Most numbers of a program's state: what its registers hold."""
+STEPS = 16
+"""Of a tile."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,14 @@ def _work(
     dt_min: float,
     dt_max: float,
     reverse: bool,
+    backward: bool,
 ) -> _Work:
     batch, length, n_heads, width = x.shape
     n_groups, n_states = B.shape[2:]
     block_n = max(16, power_of_two(n_states))
-    block_p = max(16, min(64, power_of_two(width), _STATES // block_n))
+    # The most numbers of a state such that nothing is spilled.
+    room = 4096 if backward or B.element_size() > 2 else 8192
+    block_p = max(32, min(64, power_of_two(width), room // block_n))
     n_blocks = -(-width // block_p)
     part = triton_part(B)
     n_chunks, n_parts = share_out(x, batch * n_heads * n_blocks, -(-length // part))
@@ -90,7 +92,7 @@ def _work(
         "BLOCK_N": block_n,
         "BLOCK_P": block_p,
         "BLOCK_T": STEPS,
-        "num_warps": 8 if block_n * block_p > 4096 else 4,
+        "num_warps": 8 if block_n * block_p > 2048 else 4,
     }
     if D is not None:
         D = D.float()
@@ -123,7 +125,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last states, nothing, and with ``keep`` the states before each part."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
+    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags, False)
     batch, _, n_heads, width = x.shape
     out = x.new_empty(x.shape)
     states = batch, work.grid[1], n_heads, width, B.shape[3]
@@ -176,7 +178,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the first nine inputs, in their dtypes; empty where one is absent."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
+    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags, True)
     batch, length, n_heads, width = x.shape
     n_chunks = work.grid[1]
 
@@ -250,6 +252,7 @@ def _of_weights(
     batch, length, n_groups, n_states = arguments["B"].shape
     group_heads = arguments["group_heads"]
     n_tiles = -(-length // STEPS)
+    sizes = {"BLOCK_N": min(64, arguments["BLOCK_N"]), "BLOCK_P": min(32, arguments["BLOCK_P"])}
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)
     split_heads = -(-group_heads // max(1, min(group_heads, wanted)))
@@ -258,8 +261,8 @@ def _of_weights(
     dB, dC = kept.new_empty(shape), kept.new_empty(shape)
     launch(
         triton_weights.weights,
-        (batch * n_groups * n_splits, n_tiles),
-        **arguments,
+        (batch * n_groups * n_splits, n_tiles, -(-n_states // sizes["BLOCK_N"])),
+        **{**arguments, **sizes},
         grad_out=grad_out,
         kept=kept,
         slopes=slopes,

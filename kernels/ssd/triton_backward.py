@@ -17,7 +17,7 @@ from tristate.kernels.triton.decays import (
     segment_before,
 )
 from tristate.kernels.triton.functions import sigmoid, softplus
-from tristate.kernels.triton.products import dot
+from tristate.kernels.triton.products import dot, long_dot
 
 
 @triton.jit
@@ -132,12 +132,14 @@ def backward(
                     )  # fmt: skip
             x_tile = rows_at(x, x_t, x_p, place, real, p, is_channel, length, REVERSE)
             B_tile = rows_at(B, B_t, B_n, place, real, n, is_n, length, REVERSE)
-            scores = dot(C_tile, tl.trans(B_tile)) * decay_between(log_decay, segment, t)
-            y = left_before * dot(C_tile, tl.trans(h)) + dot(scores * size[None, :], x_tile)
+            # First the wide product: Triton lays the warps out for all by the first one's shape.
+            y = left_before * long_dot(C_tile, tl.trans(h))
+            scores = long_dot(C_tile, tl.trans(B_tile)) * decay_between(log_decay, segment, t)
+            y += dot(scores * size[None, :], x_tile)
             x_wide, dy_wide = x_tile.to(tl.float32), dy.to(tl.float32)
             # Gradients of dt x, from behind the tile and from inside of it.
             left_after = decay_after(log_decay, segment, after, t)[:, None]
-            d_entering = left_after * dot(B_tile, tl.trans(g))
+            d_entering = left_after * long_dot(B_tile, tl.trans(g))
             at_end = tl.sum(size * tl.sum(x_wide * d_entering, 1), 0)
             at_end += left_all * tl.sum(tl.sum(g * h, 1), 0)
             d_entering += dot(tl.trans(scores), dy)

@@ -15,7 +15,7 @@ from tristate.kernels.triton.decays import (
     segment_before,
 )
 from tristate.kernels.triton.functions import sigmoid
-from tristate.kernels.triton.products import dot
+from tristate.kernels.triton.products import dot, long_dot
 
 
 @triton.jit
@@ -44,10 +44,10 @@ def forward(
     least ``2 N`` steps: with float32, no gate, and ``B`` and ``C`` not counted, 1.25 times the
     least, 1.17 with a gate; in bfloat16 1.5 and 1.33; 1.0 where no gradient is wanted. A split
     sequence has ``x``, ``dt`` and ``B`` read twice. Operations of a channel and step: ``4 N`` for
-    the states, which nothing avoids, and ``2 T (1 + N / P)`` for the scores: 704 with 64 channels,
-    128 states and tiles of 32. On an H100, 64 heads of 64 channels and 131,072 steps in bfloat16 take
-    0.7 ms at 3.35 TB/s, and 1.0 ms of matrix units at 989 TFLOP/s, three products each but for the
-    scores.
+    the states, which nothing avoids, and ``2 T (1 + N / BLOCK_P)`` for the scores: 608 with 64
+    channels, 128 states and tiles of 16. On an H100, 64 heads of 64 channels and 131,072 steps in
+    bfloat16 take 0.7 ms at 3.35 TB/s, and 0.9 ms of matrix units at 989 TFLOP/s if they are full: a
+    product of bfloat16 with float32 is three, and all but the scores' are such.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks = tl.num_programs(1)
@@ -104,8 +104,9 @@ def forward(
         B_tile = rows_at(B, B_t, B_n, place, real, n, is_n, length, REVERSE)
         if out is not None:
             C_tile = rows_at(C, C_t, C_n, place, real, n, is_n, length, REVERSE)
-            scores = dot(C_tile, tl.trans(B_tile)) * decay_between(log_decay, segment, t)
-            y = decay_before(log_decay, segment, before)[:, None] * dot(C_tile, tl.trans(h))
+            # First the wide product: Triton lays the warps out for all by the first one's shape.
+            y = decay_before(log_decay, segment, before)[:, None] * long_dot(C_tile, tl.trans(h))
+            scores = long_dot(C_tile, tl.trans(B_tile)) * decay_between(log_decay, segment, t)
             y += dot(scores * size[None, :], x_tile)
             if D is not None:
                 y += direct * x_tile.to(tl.float32)

@@ -28,26 +28,28 @@ def weights(
     SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, KEPT: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """One tile of time for ``split_heads`` heads of a group, one head after the other.
+    """One tile of time and a block of states, ``split_heads`` heads of a group in turn.
 
     Of each head it needs the state before the tile's kept part, its gradient behind that part, and
     the other tiles of the part: with those the sums of scores over all heads meet ``B`` and ``C``
     once. ``dB`` and ``dC`` are ``(B, G, splits, L, N)``, added up afterwards.
 
     COST: reads ``x``, ``grad_out``, ``z``, ``dt`` once more, since numbers of a head's own that are
-    to be added up would be ``4 N`` a step to write and read, and ``kept`` and ``slopes``. The
-    ``KEPT`` programs of a part read its ``x`` and ``grad_out`` at about the same time: all but the
-    first find them in the second cache. With that the gradients of a scan without a gate move 2.33
-    times the least in float32 (7 numbers a channel and step against 3); partial sums by head would
-    be 5 times for 64 channels and 128 states. Operations of a channel and step:
-    ``4 N + 2 T (KEPT + 1)``, and ``4 T N (KEPT + 1)`` a step and group.
+    to be added up would be ``4 N`` a step to write and read, and ``kept`` and ``slopes``. With that
+    the gradients of a scan without a gate move 2.33 times the least in float32 (7 numbers a channel
+    and step against 3); partial sums by head would be 5 times for 64 channels and 128 states. The
+    ``KEPT`` programs of a part, and those of its blocks of states, read the same at about the same
+    time: all but the first find it in the second cache, ``2 N / T + KEPT`` numbers a channel and
+    step of it. Operations of a channel and step: ``4 N``, and ``2 T (KEPT + 1)`` a block of states;
+    ``4 T N (KEPT + 1)`` a step and group.
     """
     program, tile = tl.program_id(0), tl.program_id(1)
+    n = tl.program_id(2) * BLOCK_N + tl.arange(0, BLOCK_N)
     n_splits = tl.cdiv(group_heads, split_heads)
     split = program % n_splits
     group = program // n_splits % n_groups
     b = (program // n_splits // n_groups).to(tl.int64)
-    t, n, lane = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
+    t, lane = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_P)
     is_n = n < n_states
     B += b * B_b + group.to(tl.int64) * B_g
     C += b * C_b + group.to(tl.int64) * C_g

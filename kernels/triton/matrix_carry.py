@@ -1,4 +1,4 @@
-"""Hands a matrix state on from piece to piece of a sequence, where a piece multiplies it by a matrix.
+"""Hands a state on from piece to piece of a sequence, where a piece multiplies it by a matrix.
 
 :mod:`tristate.kernels.triton.carry` is this for a number.
 """

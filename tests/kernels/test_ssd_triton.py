@@ -11,15 +11,16 @@ from tests.kernels.scans import near, results, wide
 from tests.kernels.selective import segments
 from tests.kernels.ssd import KINDS, problem
 from tests.kernels.triton import DEVICE, no_triton, on_device
-from tristate.kernels.ssd import ops, ssd_scan
+from tristate.kernels.ssd import ops, ssd_scan, triton
 from tristate.kernels.triton import plan
 
 pytestmark = no_triton
 
+# Two parts and a rest; a tile; part of one.
 OPTIONS = pairwise(
     {
         "kind": list(KINDS),
-        "length": (1, 33, 100),
+        "length": (1, 17, 40),
         "layout": ("time-last", "channel-last", "slice"),
         "packed": (False, True),
         "reverse": (False, True),
@@ -46,13 +47,62 @@ def fast(tensors, cotangents, **options):
 @pytest.mark.parametrize("row", OPTIONS, ids=lambda row: "-".join(map(str, row.values())))
 def test_equals_the_reference(row, monkeypatch):
     monkeypatch.setattr(plan, "programs_to_fill", lambda _: row["programs"])
-    tensors, cotangents = problem(row["length"], layout=row["layout"], **KINDS[row["kind"]])
+    sizes = {"batch": 1, "heads": 2, **KINDS[row["kind"]]}
+    tensors, cotangents = problem(row["length"], layout=row["layout"], **sizes)
     if not row["softplus"]:
         tensors["dt"] = tensors["dt"].abs()
         tensors["dt_bias"] = None
     options = {"dt_softplus": row["softplus"], "reverse": row["reverse"], "dt_limit": row["limits"]}
-    options["seq_idx"] = segments(row["length"]) if row["packed"] else None
+    options["seq_idx"] = segments(row["length"], 1) if row["packed"] else None
     exact = exactly(tensors, cotangents, **options)
     if row["packed"]:
         options["seq_idx"] = options["seq_idx"].to(DEVICE)
     near(fast(tensors, cotangents, **options), exact)
+
+
+@pytest.mark.parametrize("programs", (1, 1000))
+def test_blocks_of_channels_and_of_states_add_up(programs, monkeypatch):
+    monkeypatch.setattr(plan, "programs_to_fill", lambda _: programs)
+    monkeypatch.setattr(triton, "programs_to_fill", lambda _: programs)
+    tensors, cotangents = problem(18, batch=2, heads=3, width=67, n_states=70)
+    options = {"seq_idx": segments(18)}
+    exact = exactly(tensors, cotangents, **options)
+    near(fast(tensors, cotangents, seq_idx=options["seq_idx"].to(DEVICE)), exact)
+
+
+def test_a_state_that_decays_at_once_leaves_nothing_behind():
+    """Sums of logarithms that differ by thousands: small ones next to them are not lost."""
+    tensors, cotangents = problem(40, batch=1, heads=1)
+    tensors["dt"] = torch.where(torch.rand(1, 40, 1) < 0.2, 50.0, -3.0)
+    tensors["A"] = torch.full((1,), -16.0)
+    near(fast(tensors, cotangents), exactly(tensors, cotangents))
+
+
+# float16 tells as much of products that are rounded; the interpreter cuts bfloat16 off.
+@pytest.mark.parametrize(("dtype", "times"), [(torch.float16, 2), (torch.bfloat16, 4)])
+def test_low_precision_is_as_close_as_plain_pytorch(dtype, times):
+    tensors, cotangents = problem(20, batch=1)
+    for name in ("x", "dt", "z", "B", "C"):
+        tensors[name] = tensors[name].to(dtype)
+    exact = exactly(tensors, cotangents)
+    plain = results(partial(scan_stably, backend="reference"), tensors, cotangents)
+    got = fast(tensors, cotangents)
+    for name, wanted in exact.items():
+        assert got[name].dtype == plain[name].dtype
+        assert error(got[name], wanted) <= times * error(plain[name], wanted) + 1e-6, name
+
+
+# opcheck itself looks at the .grad of tensors that are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_is_a_well_behaved_op():
+    tensors, cotangents = problem(7, batch=1, heads=1)
+    inputs = [x.to(DEVICE).requires_grad_() for x in tensors.values()]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    flags = (True, 0.0, float("inf"), True)
+    op = torch.ops.tristate.ssd_scan_triton.default
+    packed = segments(7, 1).to(DEVICE)
+    torch.library.opcheck(op, (*inputs, packed, *flags, True), test_utils=checks)
+    _, _, y, kept = ops.triton_forward(*(x.detach() for x in inputs), None, *flags, True)
+    grads = [x.to(DEVICE).requires_grad_() for x in cotangents.values()]
+    op = torch.ops.tristate.ssd_scan_backward_triton.default
+    torch.library.opcheck(op, (*grads, *inputs, None, y, kept, *flags), test_utils=checks)
