@@ -11,6 +11,11 @@ def channels_last(x: Tensor) -> bool:
     return x.stride(1) == 1 and x.stride(2) != 1
 
 
+def side_by_side(x: Tensor) -> Tensor:
+    """``x (B, D, L)``, copied where its channels don't lie side by side in memory."""
+    return x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
 def empty_like_rows(x: Tensor, new: Callable[..., Tensor] = torch.empty) -> Tensor:
     """A tensor like ``x (B, D, L)``, dense, with its axes in the same order in memory.
 

@@ -32,6 +32,11 @@ _E2 = np.float32(0.24022281169891357)
 _E3 = np.float32(0.055505599826574326)
 _E4 = np.float32(0.009669708088040352)
 _E5 = np.float32(0.0013300263090059161)
+# e**x for |x| up to half of ln 2, likewise exact at 0: what follows 1 + x. Relative error 1.06e-7.
+_X2 = np.float32(0.499992311000824)
+_X3 = np.float32(0.16667115688323975)
+_X4 = np.float32(0.041890330612659454)
+_X5 = np.float32(0.008312501013278961)
 # log(1 + x) / x on [0, 1], 1 at 0; minimax, relative error 3.3e-8.
 _L1 = np.float32(-0.49999648332595825)
 _L2 = np.float32(0.333213210105896)
@@ -73,6 +78,26 @@ def exp(x):
 
 
 @jit
+def _fast_exp(x):
+    """``e**x`` between the bounds of :func:`exp`, where an error of ``3e-9 |x|`` is no harm."""
+    one = splat(np.float32(1))
+    shifted = fma(x, splat(LOG2_E), splat(_ROUND))
+    # float32 happens to have ln 2 to 3e-9, five times as well as log2(e).
+    rest = fma(sub(shifted, splat(_ROUND)), splat(-LN_2), x)
+    value = fma(rest, splat(_X5), splat(_X4))
+    value = fma(rest, value, splat(_X3))
+    value = fma(rest, value, splat(_X2))
+    value = fma(rest, fma(rest, value, one), one)
+    return scale(value, shifted)
+
+
+@jit
+def _exp_of_minus_absolute(x):
+    """``e**-|x|``, at least ``2**-126``; NaN stays NaN."""
+    return _fast_exp(maximum(neg(absolute(x)), splat(_LEAST * LN_2)))
+
+
+@jit
 def _add_log(least, e):
     """``least + log(1 + e)`` for ``e`` from 0 to 1."""
     # Estrin's order: the chain of Horner's is longer than the processor looks ahead.
@@ -86,14 +111,14 @@ def _add_log(least, e):
 @jit
 def softplus(x):
     """``log(1 + exp(x))``."""
-    return _add_log(maximum(x, splat(np.float32(0))), exp(neg(absolute(x))))
+    return _add_log(maximum(x, splat(np.float32(0))), _exp_of_minus_absolute(x))
 
 
 @jit
 def softplus_and_slope(x):
     """:func:`softplus` and its derivative, :func:`sigmoid`."""
     one = splat(np.float32(1))
-    e = exp(neg(absolute(x)))
+    e = _exp_of_minus_absolute(x)
     value = _add_log(maximum(x, splat(np.float32(0))), e)
     return value, div(where_negative(x, e, one), add(one, e))
 

@@ -5,6 +5,7 @@ sequences and channels, so that it can add to what it left in the output before.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,9 +20,13 @@ from tristate.kernels.cross.branches import (
     tensors_of,
 )
 from tristate.kernels.cross.ops import checkpoints_shape
+from tristate.kernels.layout import side_by_side
 from tristate.kernels.selective import cpu_rows
-from tristate.kernels.selective.cpu import kernels
+from tristate.kernels.selective.cpu import backward_kernels, kernels
 from tristate.kernels.selective.cpu_rows import Inputs, Route, plain
+
+# Bytes that are still there when the next route comes by.
+_CACHE = 1 << 22
 
 
 def forward(
@@ -37,7 +42,7 @@ def forward(
     inputs = Branches.unflatten(tensors, counts)
     branches = _readable(inputs, seq_idx, len(routes))
     first, u = branches[0], inputs.branch(0).u
-    work = cpu_rows.sizes(first.u, first.A, first.B, first.C)
+    work = _sizes(first)
     # What is summed in place is summed in float32. Padding is passed over.
     new = torch.empty_like if seq_idx is None else torch.zeros_like
     out = new(u, dtype=first.u.dtype if len(routes) == 1 else torch.float32)
@@ -70,24 +75,24 @@ def backward(
     inputs = Branches.unflatten(tensors, counts)
     branches = _readable(inputs, seq_idx, len(routes))
     first = branches[0]
-    work = cpu_rows.sizes(first.u, first.A, first.B, first.C)
-    grad_out = grad_out.to(first.u.dtype)
-    if height and grad_out.stride(1) != 1:
-        # Columns are read where channels lie side by side.
-        grad_out = grad_out.transpose(1, 2).contiguous().transpose(1, 2)
+    work = _sizes(first)
     sequences = (inputs.u, inputs.delta, inputs.z)
     written = [_room(field, first.u.dtype, seq_idx is not None) for field in sequences]
+    places = [[pick(field, k) for field in written] for k in range(len(routes))]
+    grad_out = grad_out.to(first.u.dtype)
+    # Columns are read where channels lie side by side.
+    grad_out = side_by_side(grad_out) if height else grad_out
+    chosen, grad_out = backward_kernels(branches, grad_out, *chain.from_iterable(places))
     memory, *scratch = cpu_rows.backward_scratch(work)
     rows, grads = [], []
     for k, (x, route) in enumerate(zip(branches, _routes(routes, height), strict=True)):
-        du, ddelta, dz = (pick(field, k) for field in written)
+        du, ddelta, dz = places[k]
         assert du is not None and ddelta is not None
         adds = [k > 0 and is_shared(field) for field in sequences]
         grads.append(cpu_rows.room(x, work, du, ddelta, dz, (adds[0], adds[1], adds[2])))
         options = (None, checkpoints[k], delta_softplus, scratch)
         rows.append(cpu_rows.backward_row(x, work, route, grad_out, None, grads[k], *options))
-    sequences_written = [x for g in grads for x in (g.u, g.delta, g.z)]
-    kernels(branches, grad_out, *sequences_written).backward.rows(work.n_tasks, *rows)
+    chosen.backward.rows(work.n_tasks, *rows)
     del memory
     found = [cpu_rows.of_parameters(x, g) for x, g in zip(branches, grads, strict=True)]
     dA, dB, dC, dD, dbias = zip(*found, strict=True)
@@ -102,6 +107,14 @@ def backward(
         tensors_of(written[2]),
     )
     return [g.to(x.dtype) for g, x in zip(made.flat, tensors, strict=True)]
+
+
+def _sizes(x: Inputs) -> cpu_rows.Sizes:
+    """How the work is shared out: what a task's routes all read and add to stays in a cache."""
+    work = cpu_rows.sizes(x.u, x.A, x.B, x.C)
+    n_items = work.batch * work.n_splits
+    together = max(1, _CACHE * n_items // (8 * max(1, x.u.numel())))
+    return work._replace(n_tasks=max(work.n_tasks, -(-n_items // together)))
 
 
 def _routes(routes: Sequence[int], height: int) -> list[Route]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels.cpu.runtime import Kernel
-from tristate.kernels.layout import empty_like_rows
+from tristate.kernels.layout import empty_like_rows, side_by_side
 from tristate.kernels.selective import cpu_rows
 from tristate.kernels.selective.cpu_rows import Inputs, Route, plain
 from tristate.kernels.selective.ops import checkpoint_shape
@@ -34,6 +34,20 @@ def kernels(scans: Sequence[Inputs], *sequences: Tensor | None) -> Kernels:
     """The fastest kernels for scans whose outputs and gradients lie as in ``sequences``."""
     suits = all(cpu_rows.has_one_state(x, *sequences) for x in scans)
     return _ONE_STATE if suits else _GENERAL
+
+
+def backward_kernels(
+    scans: Sequence[Inputs], grad_out: Tensor, *sequences: Tensor | None
+) -> tuple[Kernels, Tensor]:
+    """Those that ran forwards, whose checkpoints these are; the gradient so that they can read it.
+
+    Args:
+        scans: their inputs.
+        grad_out: of their output, in any layout.
+        sequences: where gradients go.
+    """
+    found = kernels(scans, *sequences)
+    return found, side_by_side(grad_out) if found is _ONE_STATE else grad_out
 
 
 def _readable(
@@ -124,7 +138,7 @@ def backward(
     dz = None if x.z is None else empty_like_rows(x.z, new)
     grads = cpu_rows.room(x, work, du, ddelta, dz)
     dinitial = torch.empty(*u.shape[:2], A.shape[1], dtype=torch.float32)
-    grad_out = grad_out.to(x.u.dtype)
+    chosen, grad_out = backward_kernels([x], grad_out.to(x.u.dtype), du, ddelta, dz)
     grad_last = None if grad_last is None else plain(grad_last)
     memory, *scratch = cpu_rows.backward_scratch(work)
     row = cpu_rows.backward_row(
@@ -139,7 +153,7 @@ def backward(
         delta_softplus,
         scratch,
     )
-    kernels([x], grad_out, du, ddelta, dz).backward(work.n_tasks, *row)
+    chosen.backward(work.n_tasks, *row)
     del memory
     dA, dB, dC, dD, dbias = cpu_rows.of_parameters(x, grads)
     return (

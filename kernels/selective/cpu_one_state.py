@@ -2,8 +2,10 @@
 
 So it is in VMamba. A step is little work for a state, and would be lost among copies: here rows of
 channels are read and written where they lie, a position after the other, and nothing is kept
-between but the states. Gradients go through tiles of time and slabs of channels. A tile is run
-forwards from its checkpoint, and what a gradient needs is left in the second cache; then back.
+between but the states. Tiles of time are short, and with a slab of channels small enough that what
+one loop leaves for the next stays in the first cache: a loop over both halves of the work would
+have more in flight than the processor can look ahead. For gradients a tile is run forwards from its
+checkpoint, then back.
 
 The arguments are those of :mod:`tristate.kernels.selective.cpu_forward` and ``cpu_backward``, with
 ``N = 1``, weights that vary in time, no segments, and groups of whole blocks of 16 channels.
@@ -20,7 +22,7 @@ from tristate.kernels.cpu.functions import (
     softplus,
     softplus_and_slope,
 )
-from tristate.kernels.cpu.tiles import down_columns, load_row, positions, store_row, width
+from tristate.kernels.cpu.tiles import down_columns, load_row, store_row, width
 from tristate.kernels.cpu.vector import (
     LANES,
     VECTOR_BYTES,
@@ -35,12 +37,17 @@ from tristate.kernels.cpu.vector import (
     routine,
     splat,
     store,
+    store_int,
     sub,
 )
 from tristate.kernels.selective.cpu_backward_tile import write_sums
-from tristate.kernels.selective.cpu_forward import ROWS, TILE, share
-from tristate.kernels.selective.cpu_rows import SLAB
+from tristate.kernels.selective.cpu_forward import share
+from tristate.kernels.selective.cpu_rows import SLAB, SLAB_BACK
+from tristate.kernels.selective.ops import SHORT_TILE as TILE
 
+# Room for the places of a tile's positions and of those that will soon be read, and for sums.
+SOON = 4
+PLACES, ROWS = 2 * VECTOR_BYTES, TILE * VECTOR_BYTES
 # What is kept of a block of channels, in vectors: parameters, the state and its gradient, sums.
 RATE, SKIP, SHIFT, STATE, GRADIENT = 0, 64, 128, 192, 256
 RATE_SUM, SKIP_SUM, SHIFT_SUM, OWN = 320, 384, 448, 512
@@ -84,26 +91,28 @@ def _put(first_block, end_block, blocks, part, target):
 
 
 @routine
-def _places(first, end, height, length, tile):
-    """The places in memory of a tile's positions; how many there are."""
-    count = end - first
+def _places(first, count, room, height, length, tile):
+    """The places in memory of so many positions, then the last one's until there are ``room``."""
+    count = min(count, room)
     if height != 0:
         down_columns(first, count, height, length // height, tile)
     else:
-        positions(first, end, 0, 0, np.int32(-1), tile, tile + 4 * (TILE + 4))
-    return count
+        for i in range(count):
+            store_int(tile + 4 * i, np.int32(first + i))
+    for i in range(count, room):
+        store_int(tile + 4 * i, load_int(tile + 4 * count - 4))
 
 
 @routine
 def _steps(
-    kind, first_block, end_block, tile, count, delta, delta_t, u, u_t, z, z_t, blocks, left,
+    kind, first_block, end_block, tile, soon, count, delta, delta_t, u, u_t, z, z_t, blocks, left,
     with_softplus,
 ):  # fmt: skip
     """Step sizes of blocks at a tile's positions, inputs, and gates where there are any."""
     size = LANES * width(kind)
     for i in range(count):
         t = load_int(tile + 4 * i)
-        ahead = load_int(tile + 4 * min(i + 2, count - 1)) - t
+        ahead = load_int(soon + 4 * i) - t
         for block in range(first_block, end_block):
             place = delta + t * delta_t + size * block
             prefetch(place + ahead * delta_t)
@@ -123,14 +132,14 @@ def _steps(
 
 @routine
 def _forward_rows(
-    out_kind, adds, gated, first_block, end_block, tile, count, out, out_t, B, B_t, C, C_t,
+    out_kind, adds, gated, first_block, end_block, tile, soon, count, out, out_t, B, B_t, C, C_t,
     blocks, left,
 ):  # fmt: skip
     """Run blocks of one group through a tile."""
     out_size = LANES * width(out_kind)
     for i in range(count):
         t = load_int(tile + 4 * i)
-        ahead = load_int(tile + 4 * min(i + 2, count - 1)) - t
+        ahead = load_int(soon + 4 * i) - t
         weight_in, weight_out = splat(load_one(B + t * B_t)), splat(load_one(C + t * C_t))
         for block in range(first_block, end_block):
             own, step, value = blocks + OWN * block, load(left + STEP), load(left + VALUE)
@@ -161,7 +170,7 @@ def forward(
     n_blocks, n_tiles = n_groups * per_group, (length + TILE - 1) // TILE
     row_bytes = VECTOR_BYTES * n_blocks
     tile = scratch + task * scratch_bytes
-    left = tile + ROWS
+    soon, left = tile + 4 * SOON, tile + PLACES
     blocks = left + TILE * SLAB * AHEAD
     _set_up(n_blocks, A, D, bias, blocks)
     first_item, end_item = share(task, n_tasks, batch * n_splits)
@@ -171,7 +180,8 @@ def forward(
         source = initial + b * row_bytes if initial != 0 else 0
         _fill(first_block, end_block, blocks, STATE, source)
         for k in range(n_tiles):
-            count = _places(k * TILE, min(length, (k + 1) * TILE), height, length, tile)
+            count = min(TILE, length - k * TILE)
+            _places(k * TILE, length - k * TILE, TILE + SOON, height, length, tile)
             if checkpoints != 0:
                 target = checkpoints + (b * n_tiles + k) * row_bytes
                 _put(first_block, end_block, blocks, STATE, target)
@@ -180,11 +190,11 @@ def forward(
                 group = block // per_group
                 end = min(block + SLAB, min(end_block, (group + 1) * per_group))
                 _steps(
-                    kind, block, end, tile, count, delta + b * delta_b, delta_t, u + b * u_b, u_t,
-                    z + b * z_b, z_t, blocks, left, with_softplus,
+                    kind, block, end, tile, soon, count, delta + b * delta_b, delta_t, u + b * u_b,
+                    u_t, z + b * z_b, z_t, blocks, left, with_softplus,
                 )  # fmt: skip
                 _forward_rows(
-                    out_kind, adds, z != 0, block, end, tile, count, out + b * out_b, out_t,
+                    out_kind, adds, z != 0, block, end, tile, soon, count, out + b * out_b, out_t,
                     B + b * B_b + group * B_g, B_t, C + b * C_b + group * C_g, C_t, blocks, left,
                 )  # fmt: skip
                 block = end
@@ -194,13 +204,14 @@ def forward(
 
 @routine
 def _steps_and_slopes(
-    kind, first_block, end_block, tile, count, delta, delta_t, u, u_t, blocks, left, with_softplus
-):
+    kind, first_block, end_block, tile, soon, count, delta, delta_t, u, u_t, blocks, left,
+    with_softplus,
+):  # fmt: skip
     """Step sizes of blocks at a tile's positions with their slopes, and inputs."""
     size = LANES * width(kind)
     for i in range(count):
         t = load_int(tile + 4 * i)
-        ahead = load_int(tile + 4 * min(i + 2, count - 1)) - t
+        ahead = load_int(soon + 4 * i) - t
         for block in range(first_block, end_block):
             place = delta + t * delta_t + size * block
             prefetch(place + ahead * delta_t)
@@ -218,14 +229,14 @@ def _steps_and_slopes(
 
 @routine
 def _again(
-    kind, first_block, end_block, tile, count, dout, dout_t, B, B_t, blocks, left, z, z_t,
+    kind, first_block, end_block, tile, soon, count, dout, dout_t, B, B_t, blocks, left, z, z_t,
     du, du_t, ddelta, ddelta_t, dz, dz_t,
 ):  # fmt: skip
     """Run a slab of blocks forwards through a tile; leave what its gradients need."""
     size = LANES * width(kind)
     for i in range(count):
         t = load_int(tile + 4 * i)
-        ahead = load_int(tile + 4 * min(i + 2, count - 1)) - t
+        ahead = load_int(soon + 4 * i) - t
         weight_in = splat(load_one(B + t * B_t))
         for block in range(first_block, end_block):
             own, step, at = blocks + OWN * block, load(left + STEP), size * block
@@ -319,9 +330,10 @@ def backward(
     n_blocks, n_tiles = n_groups * per_group, (length + TILE - 1) // TILE
     row_bytes = VECTOR_BYTES * n_blocks
     tile = scratch + task * scratch_bytes
-    dB_rows, dC_rows = tile + ROWS, tile + 2 * ROWS
-    left = tile + 3 * ROWS
-    blocks = left + TILE * SLAB * BACK
+    soon = tile + VECTOR_BYTES
+    dB_rows, dC_rows = tile + PLACES, tile + PLACES + ROWS
+    left = dC_rows + ROWS
+    blocks = left + TILE * SLAB_BACK * BACK
     _set_up(n_blocks, A, D, bias, blocks)
     first_item, end_item = share(task, n_tasks, batch * n_splits)
     for item in range(first_item, end_item):
@@ -330,7 +342,10 @@ def backward(
         source = dlast + b * row_bytes if dlast != 0 else 0
         _fill(first_block, end_block, blocks, GRADIENT, source)
         for k in range(n_tiles - 1, -1, -1):
-            count = _places(k * TILE, min(length, (k + 1) * TILE), height, length, tile)
+            count = min(TILE, length - k * TILE)
+            _places(k * TILE, count, TILE, height, length, tile)
+            # What comes next is the tile before.
+            _places(max(0, k - 1) * TILE, TILE, TILE, height, length, soon)
             source = checkpoints + (b * n_tiles + k) * row_bytes
             _fill(first_block, end_block, blocks, STATE, source)
             block = first_block
@@ -341,13 +356,13 @@ def backward(
                 for row in range(dB_rows, left, VECTOR_BYTES):
                     store(row, splat(np.float32(0)))
                 while block < end_group:
-                    end = min(end_group, block + SLAB)
+                    end = min(end_group, block + SLAB_BACK)
                     _steps_and_slopes(
-                        kind, block, end, tile, count, delta + b * delta_b, delta_t, u + b * u_b,
-                        u_t, blocks, left, with_softplus,
+                        kind, block, end, tile, soon, count, delta + b * delta_b, delta_t,
+                        u + b * u_b, u_t, blocks, left, with_softplus,
                     )  # fmt: skip
                     _again(
-                        kind, block, end, tile, count, dout + b * dout_b, dout_t, B_at, B_t,
+                        kind, block, end, tile, soon, count, dout + b * dout_b, dout_t, B_at, B_t,
                         blocks, left, z + b * z_b, z_t, du + b * du_b, du_t,
                         ddelta + b * ddelta_b, ddelta_t, dz + b * dz_b, dz_t,
                     )  # fmt: skip

@@ -11,13 +11,14 @@ from tristate.kernels.cpu.memory import LINE, address, segments, span
 from tristate.kernels.cpu.runtime import threads
 from tristate.kernels.selective.ops import (
     LANES,
+    SHORT_TILE,
     TILE,
     empty_like_weight,
     states_innermost,
 )
 
-SLAB = 8
-"""Blocks of 16 channels that the kernels for one state take back through a tile together."""
+SLAB, SLAB_BACK = 12, 6
+"""Blocks of 16 channels that the kernels for one state take through a tile together, and back."""
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -210,7 +211,7 @@ def forward_scratch(work: Sizes) -> tuple[Tensor, int, int]:
     n_states, n_blocks = work.n_states, work.n_blocks
     rows = 5 * (TILE + 3) + 4 * TILE * n_states // LANES + (4 * n_states + 4) * n_blocks + 8
     if n_states == 1:
-        rows += 3 * TILE * SLAB
+        rows += 3 * SHORT_TILE * SLAB
     return memory.scratch(work.n_tasks, LINE * rows)
 
 
@@ -220,7 +221,7 @@ def backward_scratch(work: Sizes) -> tuple[Tensor, int, int]:
     rows = 12 * (TILE + 3) + 2 * n_states * (TILE + 3) + 4 * TILE * n_states // LANES
     rows += (7 * n_states + 4) * n_blocks + work.n_tiles // LANES + 16
     if n_states == 1:
-        rows += 6 * TILE * SLAB
+        rows += 6 * SHORT_TILE * SLAB_BACK
     return memory.scratch(work.n_tasks, LINE * rows)
 
 

@@ -16,8 +16,8 @@ from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.selective import reference
 from tristate.kernels.triton.twin import twin
 
-TILE, LANES = 32, 16
-"""Steps between checkpoints, and channels that a kernel takes at once."""
+TILE, SHORT_TILE, LANES = 32, 8, 16
+"""Steps between checkpoints, where there is one state too, and channels a kernel takes at once."""
 
 TRITON_TILE = 32
 """Steps between the checkpoints that Triton's kernels keep."""
@@ -83,9 +83,11 @@ def checkpoint_shape(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[int, .
     """``(B, tiles, blocks, N, lanes)``: the states before each tile of time, by blocks of channels.
 
     Groups of channels start a new block; with complex ``A`` there is one block of all channels.
+    Where there is one state some kernels keep it more often, and others leave room unused.
     """
     batch, dim, length = u.shape
-    tiles = (length + TILE - 1) // TILE
+    tile = SHORT_TILE if A.shape[1] == 1 and not A.is_complex() else TILE
+    tiles = (length + tile - 1) // tile
     if A.is_complex():
         return batch, tiles, 1, A.shape[1], dim
     n_groups = max(w.shape[1] if w.dim() == 4 else 1 for w in (B, C))

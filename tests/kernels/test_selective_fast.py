@@ -92,6 +92,13 @@ def test_one_state_of_channels_side_by_side(length, groups, reverse, monkeypatch
     near(fast(bare, cotangents), exactly(bare, cotangents))
 
 
+def test_one_state_and_a_gradient_that_lies_otherwise():
+    tensors, cotangents = problem(70, layout="channel-last", n_states=1, dim=32)
+    for otherwise in (cotangents["out"].contiguous(), cotangents["out"][:1, :1].expand(2, 32, 70)):
+        cotangents["out"] = otherwise
+        near(fast(tensors, cotangents), exactly(tensors, cotangents))
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16))
 def test_one_state_between_threads(dtype, monkeypatch):
     monkeypatch.setattr(cpu, "_GENERAL", None)
