@@ -37,6 +37,7 @@ PATTERNS = Registry(
         "hawk": "tristate.core.patterns:hawk",
         "interleaved": "tristate.core.patterns:interleaved",
         "jamba": "tristate.core.patterns:jamba",
+        "mega_encoder": "tristate.core.mega:layers",
         "rwkv": "tristate.core.rwkv:layers",
         "striped_hyena": "tristate.core.patterns:striped_hyena",
         "zamba": "tristate.core.patterns:zamba",

@@ -29,6 +29,7 @@ PATTERNS = {
         "mlp_args": {"d_hidden": 8},
     },
     "jamba": {"n_heads": 2, "attention_every": 3, "attention_offset": 1, "mamba_args": MAMBA},
+    "mega_encoder": {"d_attention": 4, "d_hidden": 12, "d_state": 2, "chunk_size": 4},
     "striped_hyena": {"n_heads": 2},
     "zamba": {"mixer_args": {"d_state": 4}, "shared_every": 2, "rank": 2, "adapt_attention": True},
 }
