@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,23 @@ from torch import Tensor
 
 from tristate.kernels.backend import available_backends
 from tristate.kernels.registry import nearest
-from tristate.recipes.bench import crossover, length
+from tristate.recipes.bench import crossover, length, models
 from tristate.recipes.bench.cases import CASES, Case, cases
 from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
 from tristate.recipes.bench.measure import interleaved, peak_bytes
 from tristate.recipes.usage import UsageError
 
-ABOUT = """Times each kernel in one process, turn by turn with what it would replace: medians.
+KERNELS = """Times each kernel in one process, turn by turn with what it would replace: medians.
 
 floor   the least time: the arithmetic of a scan from the first cache, or moving its inputs and
         outputs once, whichever is longer; measured in the same run
 peers   how many times longer each takes; "whole mixer" ones do the projections around a scan too
-step    a mixer's step: its milliseconds are those of a token; the floor reads weights and state
+"""
 
+ABOUT = f"""tristate bench kernels
+{KERNELS}
+tristate bench models
+{models.ABOUT}
 Allocating fresh memory costs more than some kernels. To see the kernels alone, set
 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment.
 """
@@ -46,8 +50,14 @@ def main(words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("what", choices=["kernels"], help="what to measure")
-    parser.add_argument("--only", action="append", metavar="OP", help=f"of {', '.join(CASES)}")
+    parser.add_argument("what", choices=["kernels", "models"], help="what to measure")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"of the kernels {', '.join(CASES)}; of the models {', '.join(models.names())}",
+    )
     parser.add_argument("--quick", action="store_true", help="leave out the largest sizes")
     parser.add_argument("--threads", type=int, action="append", help="default: 1, and all cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
@@ -58,15 +68,17 @@ def main(words: Sequence[str]) -> int:
         help=f"draw {' or '.join(PLOTS)} as a PNG",
     )
     options = parser.parse_args(words)
-    for name in options.only or ():
+    kernels = options.what == "kernels"
+    for name in options.only if kernels else ():
         if name not in CASES:
             raise UsageError(f"no op {name!r} to measure; {nearest(name, CASES)}")
-    drawn = [op for op in PLOTS if op in (options.only or ())]
+    drawn = [op for op in PLOTS if kernels and op in options.only]
     if options.plot and len(drawn) != 1:
         raise UsageError(f"--plot draws one of {', '.join(PLOTS)}: name it with --only")
     if "cpu" not in available_backends():
         raise UsageError("this processor has no fused multiply-add vectors: nothing fast to time")
-    rows = measure(options.only or (), options.quick, options.threads)
+    found = (cases if kernels else models.cases)(options.only, options.quick)
+    rows = measure(found, options.threads)
     show(rows)
     for sentence in length.growth(rows):
         print(sentence)
@@ -77,13 +89,13 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def measure(only: Sequence[str], quick: bool, threads: Sequence[int] | None) -> list[dict]:
+def measure(found: Iterable[Case], threads: Sequence[int] | None) -> list[dict[str, Any]]:
     """One row for each case, number of threads and direction."""
     before = torch.get_num_threads()
     counts = list(threads or dict.fromkeys((1, before)))
     rows = []
     with Progress(transient=True) as progress:
-        for case in progress.track(list(cases(only, quick)), description="measuring"):
+        for case in progress.track(list(found), description="measuring"):
             try:
                 for count in counts:
                     torch.set_num_threads(count)
@@ -102,6 +114,8 @@ def row(case: Case, direction: str, threads: int) -> dict[str, Any]:
     calls = {"ours": ours}
     if case.n_elements:
         calls["floor"] = scan_arithmetic(direction, case.n_elements)
+    elif case.floor:
+        calls["floor"] = case.floor
     calls |= {name: _call(case, peer, backward) for name, peer in case.peers.items()}
     ms = interleaved(calls, rounds=15, seconds=3)
     with torch.no_grad():
@@ -140,18 +154,29 @@ def _call(case: Case, op: Callable[..., Tensor], backward: bool) -> Callable[[],
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """The rows as a table: times, and ratios to the floor and to the peers."""
+    """The rows as a table: times, and ratios to the floor and to the peers.
+
+    Of a prompt and of a step the time is that of a token.
+    """
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("what", "direction"):
         table.add_column(column)
-    for column in ("threads", "ms", "x floor", "peak MB"):
+    generation = any("seen" in r["shape"] for r in rows)
+    speed = "speed" if generation else "ms"
+    for column in ("threads", speed, "x floor", "peak MB"):
         table.add_column(column, justify="right")
     table.add_column("peers, times slower")
     for r in rows:
         peers = ", ".join(f"{name} {ms / r['ms']:.3g}" for name, ms in r["peers"].items())
         peak = "" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 1e6:.0f}"
         ratio = f"{r['ms'] / r['floor_ms']:.2f}"
-        table.add_row(
-            r["what"], r["direction"], str(r["threads"]), f"{r['ms']:.3g}", ratio, peak, peers
-        )
+        speed = _per_token(r) if generation else f"{r['ms']:.3g}"
+        table.add_row(r["what"], r["direction"], str(r["threads"]), speed, ratio, peak, peers)
     Console(markup=False, highlight=False).print(table)
+
+
+def _per_token(row: Mapping[str, Any]) -> str:
+    """Tokens a second of a prompt, microseconds of a step."""
+    if "L" not in row["shape"]:
+        return f"{1e3 * row['ms']:,.0f} us"
+    return f"{1e3 * row['shape']['L'] / row['ms']:,.0f} tokens/s"

@@ -21,6 +21,7 @@ class Case:
         peers: what computes the same, or does the same job, by name.
         n_elements: channels times steps times states of a scan; 0 where arithmetic is no bound.
         directions: what is timed: ``"forward"``, ``"forward+backward"``.
+        floor: where it is not the arithmetic of a scan, a call that does the least of the work.
     """
 
     what: str
@@ -30,6 +31,7 @@ class Case:
     peers: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
     n_elements: int = 0
     directions: Sequence[str] = ("forward", "forward+backward")
+    floor: Callable[[], object] | None = None
 
     @property
     def input_bytes(self) -> int:
@@ -55,7 +57,6 @@ CASES = Registry(
         "state_space": "tristate.recipes.bench.state_space:cases",
         "add_norm": "tristate.recipes.bench.norm:cases",
         "length": "tristate.recipes.bench.length:cases",
-        "step": "tristate.recipes.bench.steps:cases",
         "transformers": "tristate.recipes.bench.drop_in:cases",
     },
 )

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from tristate.core.compat.conv import causal_conv1d_update
-from tristate.core.mixers import MIXERS
 from tristate.kernels.backend import available_backends
 from tristate.recipes import bench
-from tristate.recipes.bench import crossover, drop_in, length, state_space, steps
+from tristate.recipes.bench import crossover, drop_in, length, state_space
 from tristate.recipes.bench.cases import CASES, Case
 from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
 from tristate.recipes.bench.measure import interleaved, peak_bytes
@@ -108,17 +107,6 @@ def test_draws_a_plot(module, tmp_path, monkeypatch, capsys):
 def test_a_plot_needs_its_rows():
     with pytest.raises(UsageError, match=crossover.OP):
         bench.main(["kernels", "--only", "linear_scan", "--plot", "x.png"])
-
-
-@pytest.mark.parametrize("name", ["h3", "lru"])
-def test_a_step_is_a_case(name, monkeypatch):
-    monkeypatch.setattr(steps, "SEEN", 16)
-    mixer = MIXERS[name](8).eval()
-    case = steps.step(name, mixer)
-    assert case.directions == ("forward",) and name in case.what
-    assert case.ours(**case.inputs).shape == (1, 8)
-    # The floor reads the weights and the state.
-    assert case.input_bytes > 4 * sum(p.numel() for p in mixer.parameters())
 
 
 @pytest.mark.parametrize("family", drop_in.FAMILIES)
