@@ -94,8 +94,10 @@ class LettersSubject(Subject):
             count = place - zero + (1 if not self.middle or place >= zero else 0)
             if count % 10 == 0 or (self.middle and place in (zero - 1, zero)):
                 sign = "+" if self.middle and count > 0 else ""
-                # The last one's number would reach beyond the edge.
-                anchor, at = ("end", x + STEP / 2) if place == first + LINE - 1 else ("middle", x)
+                # A number at either end would reach beyond the edge.
+                anchor, at = "middle", x
+                if place in (first, first + LINE - 1):
+                    anchor, at = ("start", 0.0) if place == first else ("end", STEP * LINE)
                 parts.append(
                     f'<text x="{at:.1f}" y="{up + down + 12:.1f}" text-anchor="{anchor}" '
                     f'font-size="10" opacity="0.75">{sign}{count}</text>'
