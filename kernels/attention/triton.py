@@ -75,6 +75,8 @@ def _work(
         "d_key": d_key,
         "d_value": d_value,
         "n_blocks": n_blocks,
+        # Known only when it runs: of what is counted the compiler would make one long program.
+        "n_steps": _STEPS,
         "scale": scale,
         **_strides("q", q),
         **_strides("k", k),

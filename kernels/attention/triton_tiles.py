@@ -18,7 +18,18 @@ from tristate.kernels.triton.decays import (
     segment_before,
     segments_at,
 )
-from tristate.kernels.triton.products import dot
+
+
+@triton.jit
+def dot(a, b):
+    """``a @ b`` by float32 multiply-adds.
+
+    Products of bfloat16 parts on matrix units (:mod:`tristate.kernels.triton.products`) take three
+    times the registers, which two states leave no room for.
+    """
+    # A sum of one: the compiler won't make a factor anew in each thread that reads it.
+    a, b = tl.sum(a[None, :, :], 0), tl.sum(b[None, :, :], 0)
+    return tl.dot(a, b, input_precision="ieee")
 
 
 @triton.jit
@@ -100,7 +111,7 @@ def between(logs, segment, t, BEFORE: tl.constexpr):
 
 @triton.jit
 def meetings(
-    left, right, logs, segment, t,
+    left, right, logs, segment, t, n_steps,
     BEFORE: tl.constexpr, BY_KEY: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """How much each token finds under ``left`` of what others wrote under ``right``, ``(T, T)``.
@@ -111,7 +122,7 @@ def meetings(
     if BY_KEY:
         met = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
         sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
-        for i in range(BLOCK_T):
+        for i in range(n_steps):
             j = BLOCK_T - 1 - i
             is_j = (t == j)[:, None]
             other = tl.sum(tl.where(is_j, right, 0), 0)[None, :]
@@ -127,14 +138,14 @@ def meetings(
 
 @triton.jit
 def meetings_back(
-    grad, left, right, d_left, d_right, logs, segment, t,
+    grad, left, right, d_left, d_right, logs, segment, t, n_steps,
     BEFORE: tl.constexpr, BY_KEY: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Adds to the gradients of both sides what the gradient of their meetings brings."""
     if BY_KEY:
         grad = tl.where(sees(segment, t, BEFORE), grad, 0)
         sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
-        for i in range(BLOCK_T):
+        for i in range(n_steps):
             j = BLOCK_T - 1 - i
             is_j = (t == j)[:, None]
             weight = tl.sum(tl.where((t == j)[None, :], grad, 0), 1)[:, None] * tl.exp(sums)

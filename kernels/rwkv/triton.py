@@ -11,7 +11,7 @@ from tristate.kernels.triton.launch import launch
 from tristate.kernels.triton.plan import power_of_two, share_out
 from tristate.kernels.triton.segments import marks
 
-_CHANNELS, _WARPS = 32, 8
+_CHANNELS, _WARPS = 16, 8
 _BLOCK = 128
 
 

@@ -77,7 +77,7 @@ def backward(
 
     COST: reads ``grad`` once (again for further states, from the first cache); beside it the nodes
     once for every ``BLOCK_R CHANNELS`` of its lines, and ``16 N`` bytes for the ``8 TILES
-    BLOCK_L`` of a line are written, and read again to be added up: 1.25 times the least with 32
+    BLOCK_L`` of a line are written, and read again to be added up: 1.28 times the least with 32
     poles. A node and pole take some 50 operations and 16 a row: bound by arithmetic, twice as long
     as :func:`forward`.
     """

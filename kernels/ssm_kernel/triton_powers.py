@@ -26,7 +26,7 @@ def turns(exponent: Tensor) -> Tensor:
 
 @triton.jit
 def power(rate, turn, position):
-    """``exp(z l)`` as a pair, of ``Re z``, the phase as :func:`turns` has it, and ``l`` in int64."""
+    """``exp(z l)`` as a pair: of ``Re z``, the phase as :func:`turns` has it, ``l`` in int64."""
     phase = ((turn * position) >> 32).to(tl.int32)
     # Half turns only change the sign; what remains is between -1/4 and 1/4.
     rest = phase << 1
