@@ -11,7 +11,7 @@ from tristate.core.tasks.drawn import TEST, VAL, Fixed, Fresh
 from tristate.core.tasks.listops import TOKENS, ListOps
 from tristate.core.tasks.texts import Texts
 from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Source
+from tristate.core.training.loader import Loader, Named, Source
 
 WHERE = (
     "unpack lra_release.gz from https://github.com/google-research/long-range-arena and name the "
@@ -94,6 +94,10 @@ class Expressions(DataModule):
     def test_dataloader(self) -> Loader:
         """The same ones each time."""
         return self.loader(self.parts["test"])
+
+    def predict_dataloader(self) -> Loader:
+        """The expressions to test on, with their names."""
+        return self.loader(Named(self.parts["test"], "test"))
 
 
 class Whole:

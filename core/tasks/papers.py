@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tristate.core.errors import UserError
 from tristate.core.tasks.texts import BYTES, PAD, byte_ids
 from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader
+from tristate.core.training.loader import Loader, Named
 
 WHERE = "unpack lra_release.gz from https://github.com/google-research/long-range-arena"
 PARTS = {"train": "train", "val": "eval", "test": "test"}
@@ -134,3 +134,7 @@ class Papers(DataModule):
     def test_dataloader(self) -> Loader:
         """Pairs to test on."""
         return self.loader(self.parts["test"])
+
+    def predict_dataloader(self) -> Loader:
+        """The pairs to test on, with their names."""
+        return self.loader(Named(self.parts["test"], "test"))
