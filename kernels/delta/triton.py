@@ -13,8 +13,8 @@ from tristate.kernels.triton.matrix_carry import hand_matrix_on
 from tristate.kernels.triton.plan import power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
 
-STEPS = 16
-"""Of a tile."""
+STEPS, STATES = 16, 4096
+"""Steps of a tile, and the numbers of a state of which registers hold two."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,12 @@ def _work(
     seq_idx: Tensor | None,
     scale: float,
     reverse: bool,
-    backward: bool,
 ) -> _Work:
     batch, length, n_heads, d_key = q.shape
     n, d_value = k.shape[1] // length, v.shape[3]
     by_key, by_value = g is not None and g.dim() == 4, beta.dim() == 4
     block_k = max(16, power_of_two(d_key))
-    # The most numbers of a state such that nothing is spilled.
-    room = 4096 if backward or k.element_size() > 2 else 8192
-    block_v = max(32, min(64, power_of_two(d_value), room // block_k))
+    block_v = max(32, min(64, power_of_two(d_value), STATES // block_k))
     n_blocks = -(-d_value // block_v)
     part = triton_part(k)
     # What is split is worked on three times. Rates by value would split a matrix for each value.
@@ -145,7 +142,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each part."""
-    work = _work(q, k, v, beta, g, seq_idx, scale, reverse, False)
+    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
     batch, length, n_heads, d_key = q.shape
     d_value = v.shape[3]
     out = v.new_empty(batch, length, n_heads, d_value)
@@ -180,7 +177,7 @@ def backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q, k, v, beta, g, initial_state``, in their dtypes; empty if absent."""
-    work = _work(q, k, v, beta, g, seq_idx, scale, reverse, True)
+    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
     batch, _, n_heads, d_key = q.shape
     n_blocks = work.n_blocks
 

@@ -49,7 +49,7 @@ def backward(
     ``kept``: 1.07 times the least with float32 and as many keys as values in one block. ``errors``
     are ``KEPT BLOCK_T BLOCK_V`` numbers a program, written and read over and over: they stay in
     the second cache. Gradients that blocks of value channels share are written once a block, in
-    float32, and added up: two blocks of 64 channels with 128 keys make it 2.2 times the least, for
+    float32, and added up: four blocks of 32 channels with 128 keys make it 3.4 times the least, for
     registers hold no more of two states. A split sequence is read four times. Operations of a step
     and value channel: ``6 K`` once more than forward for the errors, ``16 K + K (KEPT - 1)`` for
     products with the states, ``T (8 + 12 K / V)`` for those between steps.

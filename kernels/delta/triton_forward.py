@@ -45,8 +45,8 @@ def forward(
     1.0 where no gradient is wanted. Blocks of value channels run side by side and find keys and
     queries in the second cache. A split sequence is read three times. Operations of a step and
     value channel: ``6 K + 4 T``, and for what a block shares ``4 T (K + 2 log2(T) T) / BLOCK_V``:
-    1,088 for 128 channels in blocks of 64. On an H100, 16 heads of 131,072 steps in bfloat16 take
-    0.7 ms at 3.35 TB/s; the matrix units need 1.0 ms at 989 TFLOP/s if they are full, since a
+    1,344 for 128 channels in blocks of 32. On an H100, 16 heads of 131,072 steps in bfloat16 take
+    0.7 ms at 3.35 TB/s; the matrix units need 1.2 ms at 989 TFLOP/s if they are full, since a
     product with float32 is three of bfloat16 or more: where heads fill the device, bound by these.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)

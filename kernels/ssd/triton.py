@@ -13,8 +13,8 @@ from tristate.kernels.triton.launch import launch
 from tristate.kernels.triton.plan import power_of_two, programs_to_fill, share_out
 from tristate.kernels.triton.segments import numbers
 
-STEPS = 16
-"""Of a tile."""
+STEPS, STATES = 16, 4096
+"""Steps of a tile, and the numbers of a state of which registers hold two."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,11 @@ def _work(
     dt_min: float,
     dt_max: float,
     reverse: bool,
-    backward: bool,
 ) -> _Work:
     batch, length, n_heads, width = x.shape
     n_groups, n_states = B.shape[2:]
     block_n = max(16, power_of_two(n_states))
-    # The most numbers of a state such that nothing is spilled.
-    room = 4096 if backward or B.element_size() > 2 else 8192
-    block_p = max(32, min(64, power_of_two(width), room // block_n))
+    block_p = max(32, min(64, power_of_two(width), STATES // block_n))
     n_blocks = -(-width // block_p)
     part = triton_part(B)
     n_chunks, n_parts = share_out(x, batch * n_heads * n_blocks, -(-length // part))
@@ -125,7 +122,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last states, nothing, and with ``keep`` the states before each part."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags, False)
+    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
     batch, _, n_heads, width = x.shape
     out = x.new_empty(x.shape)
     states = batch, work.grid[1], n_heads, width, B.shape[3]
@@ -178,7 +175,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the first nine inputs, in their dtypes; empty where one is absent."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags, True)
+    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
     batch, length, n_heads, width = x.shape
     n_chunks = work.grid[1]
 
@@ -252,7 +249,7 @@ def _of_weights(
     batch, length, n_groups, n_states = arguments["B"].shape
     group_heads = arguments["group_heads"]
     n_tiles = -(-length // STEPS)
-    sizes = {"BLOCK_N": min(64, arguments["BLOCK_N"]), "BLOCK_P": min(32, arguments["BLOCK_P"])}
+    sizes = {"BLOCK_N": min(32, arguments["BLOCK_N"]), "BLOCK_P": min(32, arguments["BLOCK_P"])}
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)
     split_heads = -(-group_heads // max(1, min(group_heads, wanted)))

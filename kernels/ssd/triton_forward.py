@@ -44,7 +44,7 @@ def forward(
     least ``2 N`` steps: with float32, no gate, and ``B`` and ``C`` not counted, 1.25 times the
     least, 1.17 with a gate; in bfloat16 1.5 and 1.33; 1.0 where no gradient is wanted. A split
     sequence has ``x``, ``dt`` and ``B`` read twice. Operations of a channel and step: ``4 N`` for
-    the states, which nothing avoids, and ``2 T (1 + N / BLOCK_P)`` for the scores: 608 with 64
+    the states, which nothing avoids, and ``2 T (1 + N / BLOCK_P)`` for the scores: 672 with 64
     channels, 128 states and tiles of 16. On an H100, 64 heads of 64 channels and 131,072 steps in
     bfloat16 take 0.7 ms at 3.35 TB/s, and 0.9 ms of matrix units at 989 TFLOP/s if they are full: a
     product of bfloat16 with float32 is three, and all but the scores' are such.
