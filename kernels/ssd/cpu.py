@@ -13,7 +13,7 @@ _forward = Kernel("tristate.kernels.ssd.cpu_forward", "forward")
 _backward = Kernel("tristate.kernels.ssd.cpu_backward", "backward")
 
 _LANES = 16
-_ROWS, _QUADS, _NUMBERS = LINE * (TILE + 3), 16 * TILE, 4 * TILE
+_ROWS, _QUADS, _NUMBERS = LINE * (TILE + TILE // 2), 16 * TILE, 4 * TILE
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Below this many elements of states a second thread costs more than it brings.
 _SMALL = 1 << 18

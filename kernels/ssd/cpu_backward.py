@@ -16,7 +16,7 @@ and what starts there::
     r[t] - r[t+1] = C[t] . dC[t] - X[t] . dX[t]        (both without the position's own part)
 
 It is summed back over a tile, where it starts anew: ``r[t+1] = a[t+1] <dh[t+1], h[t]>``. Chunks of
-four tiles are visited from the last to the first. In each the first scan runs from the states that
+two tiles are visited from the last to the first. In each the first scan runs from the states that
 the forward kept, and leaves its own after each tile; then the others run back.
 
 Addresses and strides are as in :mod:`tristate.kernels.ssd.cpu_tiles`.
@@ -24,7 +24,7 @@ Addresses and strides are as in :mod:`tristate.kernels.ssd.cpu_tiles`.
 
 import numpy as np
 
-from tristate.kernels.cpu.functions import LOG2_E, silu_slope
+from tristate.kernels.cpu.functions import LOG2_E
 from tristate.kernels.cpu.tiles import FLOAT32, load_lanes, store_tile
 from tristate.kernels.cpu.vector import (
     LANES,
@@ -279,9 +279,7 @@ def backward(
                                 FLOAT32, source, y_p, y_t, tile, count, lanes, sums, line, seq_t
                             )
                             for row in range(0, VECTOR_BYTES * count, VECTOR_BYTES):
-                                slope = silu_slope(load(z_rows + row))
-                                grad = mul(load(dout_rows + row), load(sums + row))
-                                store(sums + row, mul(grad, slope))
+                                store(sums + row, mul(load(z_rows + row), load(sums + row)))
                             target = dz + b * dz_b + first * dz_t + h * dz_h + p * dz_p
                             store_tile(kind, sums, target, dz_p, dz_t, tile, count, lanes)
                     add_lanes(first_sums, count, started)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from tristate.kernels.cpu.functions import silu
+from tristate.kernels.cpu.functions import sigmoid
 from tristate.kernels.cpu.tiles import FLOAT32, load_tile, store_tile
 from tristate.kernels.cpu.vector import (
+    LANES,
     VECTOR_BYTES,
     add,
     fma,
@@ -15,6 +16,7 @@ from tristate.kernels.cpu.vector import (
     splat,
     store,
     store_one,
+    sub,
 )
 from tristate.kernels.ssd.cpu_tiles import load_rows
 
@@ -34,7 +36,11 @@ def load_gradients(
     kind, gated, x, x_p, x_t, z, z_p, z_t, dout, dout_p, dout_t, tile, count, lanes, line, seq_t,
     x_rows, z_rows, dout_rows, g_rows,
 ):  # fmt: skip
-    """A tile's x, z, and gradients of the output and of ``y``; zero at padding."""
+    """A tile's x, and gradients of the output and of ``y``; zero at padding.
+
+    With a gate ``z_rows`` holds what makes the gradient of z of ``y``: the output's by the gate's
+    slope.
+    """
     load_rows(kind, x, x_p, x_t, tile, count, lanes, x_rows, line, seq_t)
     load_rows(kind, dout, dout_p, dout_t, tile, count, lanes, dout_rows, line, seq_t)
     if gated:
@@ -42,7 +48,12 @@ def load_gradients(
     for row in range(0, VECTOR_BYTES * count, VECTOR_BYTES):
         g = load(dout_rows + row)
         if gated:
-            g = mul(g, silu(load(z_rows + row)))
+            gate = load(z_rows + row)
+            share = sigmoid(gate)
+            value = mul(gate, share)
+            slope = fma(value, sub(splat(np.float32(1)), share), share)
+            store(z_rows + row, mul(g, slope))
+            g = mul(g, value)
         store(g_rows + row, g)
 
 
@@ -64,6 +75,13 @@ def scale_back(x, g, weights, scales, entering, leaving, count):
 @routine
 def add_to_weight(sums, others, steps, products, target, step_n, step_t, tile, count, lanes, room):
     """Add to a gradient of B or C: the sums, and ``step products`` times the other one's rows."""
+    if lanes == LANES and step_n == 4:
+        for i in range(count):
+            row, place = VECTOR_BYTES * i, target + i * step_t
+            own = splat(load_one(steps + 4 * i) * load_one(products + 4 * i))
+            total = fma(own, load(others + row), load(sums + row))
+            store(place, add(load(place), total))
+        return
     load_tile(FLOAT32, target, step_n, step_t, tile, count, lanes, room)
     for i in range(count):
         row = VECTOR_BYTES * i

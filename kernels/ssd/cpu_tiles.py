@@ -9,7 +9,7 @@ the rows of the state and ``Q`` those that gather them again, it computes for ea
 That is the scan without its decay, and without what a position adds to its own output. The decay is
 taken out: with ``P[t]`` the product of decays since the start of a run, ``H = h / P`` does not
 decay, what enters is divided by ``P``, what leaves is multiplied by it. A run ends where ``P``
-leaves [2^-16, 2^16] or a segment does, and the state is scaled there: two multiply-adds remain for
+leaves [2^-32, 2^32] or a segment does, and the state is scaled there: two multiply-adds remain for
 each element. The gradients are three more such scans, see :mod:`tristate.kernels.ssd.cpu_backward`.
 
 Addresses and strides are in bytes; a name that ends in an axis (``x_t``, ``B_n``) is a stride.
@@ -42,10 +42,10 @@ from tristate.kernels.cpu.vector import (
     transpose,
 )
 
-TILE, CHUNK = 32, 4  # positions; tiles after which the forward keeps the states
-# A little more than the rows themselves: at a distance of 4 KB, a load waits for a store that has
-# nothing to do with it.
-ROWS = (TILE + 3) * VECTOR_BYTES
+TILE, CHUNK = 64, 2  # positions; tiles after which the forward keeps the states
+# More than the rows themselves: at a distance of 4 KB, a load waits for a store that has nothing to
+# do with it. So it is half a tile away from it, in either direction of time.
+ROWS = (TILE + TILE // 2) * VECTOR_BYTES
 # Numbers of a tile, one a position; and four a position, as ``run`` reads them.
 NUMBERS = 4 * TILE
 QUADS = 4 * NUMBERS
@@ -53,7 +53,7 @@ QUADS = 4 * NUMBERS
 PREPARED = 11 * NUMBERS + 2 * VECTOR_BYTES
 
 # Runs end where the product of decays leaves these: X / P must not overflow.
-_LEAST, _MOST = np.float32(2.0**-16), np.float32(2.0**16)
+_LEAST, _MOST = np.float32(2.0**-32), np.float32(2.0**32)
 
 
 @jit
