@@ -8,6 +8,8 @@ from torch import Tensor
 
 _functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
 _below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+_without: Any = torch._C._ExcludeDispatchKeyGuard
+_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 
 
@@ -47,9 +49,9 @@ def shortened(op: Any) -> Callable[..., Any]:
             return op._backward_fn(ctx, *grads)
 
     def compute(inputs: tuple[Any, ...]) -> Any:
-        # As under the dispatcher: or an output that is a view of what was allocated could not be
-        # changed in place later.
-        with _below_autograd():
+        # Nothing is noted of views: an output that is one, of memory that nobody else knows, can be
+        # changed in place.
+        with _below_autograd(), _without(_VIEWS):
             return op._init_fn(*inputs)
 
     def run(*inputs: Any) -> Any:

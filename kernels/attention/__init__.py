@@ -85,7 +85,7 @@ def linear_attention(
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        op = ops.triton_forward if chosen == "triton" else ops.forward
+        op = ops.triton_forward if chosen == "triton" else ops.run
         out, last = op(*inputs, seq_idx, factor, reverse, u is not None, keep)[:2]
     else:
         plain = chunked if backend == "auto" and is_free() else reference

@@ -11,6 +11,7 @@ from torch import Tensor
 from tristate.kernels import double_backward
 from tristate.kernels.attention import reference
 from tristate.kernels.delta.ops import triton_kept_shape
+from tristate.kernels.direct import shortened
 from tristate.kernels.triton.twin import twin
 
 
@@ -118,7 +119,7 @@ def _fake_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.scale, ctx.reverse, ctx.before, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
-    ctx.ops = torch.ops.tristate.linear_attention, torch.ops.tristate.linear_attention_backward
+    ctx.ops = run, run_backward
     # What was found has no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
 
@@ -181,3 +182,4 @@ triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
 for _backward in (backward, triton_backward):
     _backward.register_fake(_fake_backward)
     _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+run, run_backward = shortened(forward), shortened(backward)

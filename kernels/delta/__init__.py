@@ -79,7 +79,7 @@ def gated_delta_rule(
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        forward = ops.triton_forward if chosen == "triton" else ops.forward
+        forward = ops.triton_forward if chosen == "triton" else ops.run
         return forward(*inputs, seq_idx, factor, reverse, keep)[:2]
     plain = chunked if backend == "auto" and is_free() else reference
     return plain.gated_delta_rule(*inputs, seq_idx, factor, reverse)

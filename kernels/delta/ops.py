@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.delta import reference
+from tristate.kernels.direct import shortened
 from tristate.kernels.triton.plan import power_of_two
 from tristate.kernels.triton.twin import twin
 
@@ -122,7 +123,7 @@ def _fake_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.scale, ctx.reverse, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
-    ctx.ops = forward, backward
+    ctx.ops = run, run_backward
     # Errors have no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
 
@@ -175,3 +176,4 @@ triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
 for _backward in (backward, triton_backward):
     _backward.register_fake(_fake_backward)
     _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+run, run_backward = shortened(forward), shortened(backward)

@@ -70,7 +70,7 @@ def wkv(
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        op = ops.triton_forward if chosen == "triton" else ops.forward
+        op = ops.triton_forward if chosen == "triton" else ops.run
         return op(*inputs, seq_idx, reverse, keep)[:2]
     return reference.wkv(*inputs, seq_idx, reverse)
 

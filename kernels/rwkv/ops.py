@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels import double_backward
+from tristate.kernels.direct import shortened
 from tristate.kernels.rwkv import reference
 from tristate.kernels.triton.twin import twin
 
@@ -100,7 +101,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(*tensors, *output[1:])
     # What is kept has no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
-    ctx.ops = torch.ops.tristate.wkv, torch.ops.tristate.wkv_backward
+    ctx.ops = run, run_backward
 
 
 def _forward_gradients(
@@ -151,3 +152,4 @@ for _forward in (forward, triton_forward):
 for _backward in (backward, triton_backward):
     _backward.register_fake(_fake_backward)
     _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
+run, run_backward = shortened(forward), shortened(backward)
