@@ -25,10 +25,12 @@ FAMILIES: dict[str, tuple[str, dict[str, int]]] = {
 # As wide as Mamba-130m.
 SIZES = {"hidden_size": 768, "num_hidden_layers": 2, "vocab_size": 1024, "pad_token_id": 0}
 LENGTH = 256
+# Autograd through the slow path's loop over time takes time that grows with the square of it.
+TRAINED = 64
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """A prompt and the token after it for each family; none where transformers isn't installed."""
+    """Each family's prompt, training and next token; none where transformers isn't installed."""
     if not find_spec("transformers"):
         return
     for family in FAMILIES:
@@ -41,15 +43,18 @@ def of_family(family: str, sizes: dict[str, int], length: int, quick: bool) -> I
     weights = {name: p.detach() for name, p in fast.named_parameters()}
     shape = {"L": length, "D": sizes["hidden_size"], "layers": sizes["num_hidden_layers"]}
     prompt = torch.randn(1, length, sizes["hidden_size"])
-    yield Case(
-        f"transformers' {family}, prompt",
-        shape,
-        {"x": prompt} | weights,
-        partial(logits, fast),
-        {"its slow path": partial(logits, slow)},
-        # The slow path's gradients take minutes.
-        directions=("forward",) if quick else ("forward", "forward+backward"),
-    )
+    for what, x, direction in (
+        ("prompt", prompt, "forward"),
+        ("training", prompt[:, :TRAINED] if quick else prompt, "forward+backward"),
+    ):
+        yield Case(
+            f"transformers' {family}, {what}",
+            shape | {"L": x.shape[1]},
+            {"x": x} | weights,
+            partial(logits, fast),
+            {"its slow path": partial(logits, slow)},
+            directions=(direction,),
+        )
     yield Case(
         f"transformers' {family}, next token",
         shape | {"L": 1},

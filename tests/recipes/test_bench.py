@@ -104,6 +104,16 @@ def test_draws_a_plot(module, tmp_path, monkeypatch, capsys):
     assert (said in capsys.readouterr().out) == (module is length)
 
 
+def test_a_line_that_stops_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(length, "LENGTHS", [64, 128, 256])
+    monkeypatch.setattr(length, "MOST_FOR_ATTENTION", 128)
+    assert bench.main(["kernels", "--only", length.OP, "--threads", "1"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "per token at" in line]
+    assert len(said) == 4
+    stops = "not timed beyond: a call at 256 would take"
+    assert all((stops in line) == ("attention" in line) for line in said)
+
+
 def test_a_plot_needs_its_rows():
     with pytest.raises(UsageError, match=crossover.OP):
         bench.main(["kernels", "--only", "linear_scan", "--plot", "x.png"])
@@ -116,14 +126,27 @@ def test_transformers_models_agree_on_both_paths(family, monkeypatch):
     )
     monkeypatch.setitem(drop_in.FAMILIES, family, (drop_in.FAMILIES[family][0], own))
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 16, "pad_token_id": 0}
-    prompt, token = drop_in.of_family(family, sizes, 9, quick=True)
-    for case in (prompt, token):
+    prompt, training, token = drop_in.of_family(family, sizes, 9, quick=True)
+    for case in (prompt, training, token):
         (peer,) = case.peers.values()
         with torch.no_grad():
             got, wanted = case.ours(**case.inputs), peer(**case.inputs)
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
+    (peer,) = training.peers.values()
+    for got, wanted in zip(
+        gradients(training, training.ours), gradients(training, peer), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
     slow, fast = (found(model) for model in drop_in.models(family, sizes))
     assert fast is causal_conv1d_update and slow is not fast
+
+
+def gradients(case, call):
+    """Of the prompt and of every weight of the model that it goes through."""
+    x = case.inputs["x"].clone().requires_grad_()
+    (model,) = call.args
+    out = call(x=x)
+    return torch.autograd.grad(out.square().mean(), [x, *model.parameters()], allow_unused=True)
 
 
 def found(model):
