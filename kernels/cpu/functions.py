@@ -15,6 +15,7 @@ from tristate.kernels.cpu.vector import (
     scale,
     splat,
     sub,
+    sum_lanes,
     where_negative,
 )
 
@@ -60,11 +61,23 @@ def _power(rest, shifted):
 
 
 @jit
+def exp2_within(x):
+    """``2**x`` for ``x`` from -126 to 127."""
+    shifted = add(x, splat(_ROUND))
+    # Not x - (shifted - c): LLVM adds -c there, and one more constant wants a register.
+    return _power(add(x, sub(splat(_ROUND), shifted)), shifted)
+
+
+@jit
 def exp2(x):
     """``2**x``, between ``2**-126`` and ``2**127.999``; NaN stays NaN."""
-    x = minimum(maximum(x, splat(_LEAST)), splat(_MOST))
-    shifted = add(x, splat(_ROUND))
-    return _power(sub(x, sub(shifted, splat(_ROUND))), shifted)
+    return exp2_within(minimum(maximum(x, splat(_LEAST)), splat(_MOST)))
+
+
+@jit
+def excess(x):
+    """Above 0, or NaN, where :func:`exp2_within` doesn't suit all of ``x`` and ``-x``; else 0."""
+    return sum_lanes(maximum(add(absolute(x), splat(_LEAST)), splat(np.float32(0))))
 
 
 @jit

@@ -10,7 +10,7 @@ Addresses and strides are in bytes; a name that ends in an axis (``u_t``, ``B_n`
 
 import numpy as np
 
-from tristate.kernels.cpu.functions import LOG2_E, exp2, silu, softplus
+from tristate.kernels.cpu.functions import LOG2_E, excess, exp2, exp2_within, silu, softplus
 from tristate.kernels.cpu.tiles import (
     down_columns,
     load_lanes,
@@ -22,12 +22,14 @@ from tristate.kernels.cpu.tiles import (
 from tristate.kernels.cpu.vector import (
     LANES,
     VECTOR_BYTES,
+    absolute,
     add,
     fma,
     jit,
     load,
     load_int,
     load_one,
+    maximum,
     mul,
     routine,
     splat,
@@ -135,42 +137,56 @@ def store_states(first_block, end_block, group_size, n_states, states, target, f
 
 
 @routine
-def _run_pairs(n_states, A, states, checkpoint, dt, x, y, B, C, bounds, runs, fresh):
-    """Run two states at once through a tile, whose rows are then read once for both."""
-    zero = splat(np.float32(0))
-    for n in range(0, n_states, 2):
-        at, next_at = VECTOR_BYTES * n, VECTOR_BYTES * n + VECTOR_BYTES
-        rate, next_rate = load(A + at), load(A + next_at)
-        h, next_h = load(states + at), load(states + next_at)
-        if checkpoint != 0:
-            store(checkpoint + at, h)
-            store(checkpoint + next_at, next_h)
-        for run in range(runs):
-            if fresh or run > 0:
-                h, next_h = zero, zero
-            for i in range(load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4)):
-                row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
-                step, enters = load(dt + row), load(x + row)
-                h = fma(exp2(mul(step, rate)), h, mul(enters, splat(load_one(B + place))))
-                total = fma(splat(load_one(C + place)), h, load(y + row))
-                place += 4 * TILE
-                enters = mul(enters, splat(load_one(B + place)))
-                next_h = fma(exp2(mul(step, next_rate)), next_h, enters)
-                store(y + row, fma(splat(load_one(C + place)), next_h, total))
-        store(states + at, h)
-        store(states + next_at, next_h)
+def _within(n_states, A, dt, count):
+    """Whether no decay of a tile needs the bounds of :func:`exp2`, a sixth of its work."""
+    fastest, longest = splat(np.float32(0)), splat(np.float32(0))
+    for n in range(n_states):
+        fastest = maximum(absolute(load(A + VECTOR_BYTES * n)), fastest)
+    for i in range(count):
+        longest = maximum(absolute(load(dt + VECTOR_BYTES * i)), longest)
+    return excess(mul(fastest, longest)) == 0
+
+
+def _varying(power):
+    """A routine that runs states whose weights vary in time, with decays by this function.
+
+    One state at a time: the numbers of two don't fit 16 registers of AVX2.
+    """
+
+    @routine
+    def run_varying(n_states, A, states, checkpoint, dt, x, y, B, C, bounds, runs, fresh):
+        zero = splat(np.float32(0))
+        for n in range(n_states):
+            at = VECTOR_BYTES * n
+            rate, h = load(A + at), load(states + at)
+            if checkpoint != 0:
+                store(checkpoint + at, h)
+            for run in range(runs):
+                if fresh or run > 0:
+                    h = zero
+                for i in range(load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4)):
+                    row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
+                    enters = mul(load(x + row), splat(load_one(B + place)))
+                    h = fma(power(mul(load(dt + row), rate)), h, enters)
+                    store(y + row, fma(splat(load_one(C + place)), h, load(y + row)))
+            store(states + at, h)
+
+    return run_varying
+
+
+_run_varying, _run_varying_within = _varying(exp2), _varying(exp2_within)
 
 
 @routine
-def _run_states(
-    first, n_states, A, states, checkpoint, dt, x, y, B, C, B_lanes, C_lanes, constant, bounds,
-    runs, fresh,
-):  # fmt: skip
-    """Run states one by one through a tile, with weights constant in time if so."""
+def _run_constant(
+    n_states, A, states, checkpoint, dt, x, y, B, C, B_lanes, C_lanes, bounds, runs, fresh
+):
+    """Run states, of whose weights at least one is constant in time, through a tile."""
     zero = splat(np.float32(0))
-    for n in range(first, n_states):
+    for n in range(n_states):
         at = VECTOR_BYTES * n
         rate, h = load(A + at), load(states + at)
+        B_own, C_own = load(B_lanes + at), load(C_lanes + at)
         if checkpoint != 0:
             store(checkpoint + at, h)
         for run in range(runs):
@@ -178,10 +194,8 @@ def _run_states(
                 h = zero
             for i in range(load_int(bounds + 4 * run), load_int(bounds + 4 * run + 4)):
                 row, place = VECTOR_BYTES * i, 4 * (n * TILE + i)
-                weight_in, weight_out = splat(load_one(B + place)), splat(load_one(C + place))
-                if constant:
-                    weight_in = mul(weight_in, load(B_lanes + at))
-                    weight_out = mul(weight_out, load(C_lanes + at))
+                weight_in = mul(splat(load_one(B + place)), B_own)
+                weight_out = mul(splat(load_one(C + place)), C_own)
                 a = exp2(mul(load(dt + row), rate))
                 h = fma(a, h, mul(load(x + row), weight_in))
                 store(y + row, fma(weight_out, h, load(y + row)))
@@ -270,15 +284,21 @@ def forward(
                 checkpoint = 0
                 if checkpoints != 0:
                     checkpoint = checkpoints + ((b * n_tiles + k) * n_blocks + block) * block_bytes
-                paired = 0 if constant else n_states // 2 * 2
-                _run_pairs(
-                    paired, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
-                    bounds, runs, fresh,
-                )  # fmt: skip
-                _run_states(
-                    paired, n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
-                    B_lanes + at, C_lanes + at, constant, bounds, runs, fresh,
-                )  # fmt: skip
+                if constant:
+                    _run_constant(
+                        n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
+                        B_lanes + at, C_lanes + at, bounds, runs, fresh,
+                    )  # fmt: skip
+                elif _within(n_states, rates + at, dt, count):
+                    _run_varying_within(
+                        n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
+                        bounds, runs, fresh,
+                    )  # fmt: skip
+                else:
+                    _run_varying(
+                        n_states, rates + at, states + at, checkpoint, dt, x, y, B_tile, C_tile,
+                        bounds, runs, fresh,
+                    )  # fmt: skip
 
                 if z != 0:
                     load_tile(kind, z + b * z_b + d * z_d, z_d, z_t, tile, count, n_lanes, u_rows)
