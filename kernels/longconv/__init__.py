@@ -65,7 +65,7 @@ def long_conv(
         kernel = kernel.flip(tuple(axes))
         origin = [kernel.shape[i] - 1 - o for i, o in zip(axes, origin, strict=True)]
     if choose("long_conv", x, backend, ("reference", "cpu")) == "cpu":
-        out = ops.forward(x, kernel, origin)
+        out = ops.run(x, kernel, origin)
     else:
         out = reference.long_conv(x, kernel, origin)
     return out[:, 0] if single else out

@@ -6,13 +6,14 @@ That is called for blocks that stay in the cache. Axes here: ``x (B, D, *grid)``
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tristate.kernels.longconv import cpu_direct, cpu_fft
-from tristate.kernels.longconv.layout import empty_output
+from tristate.kernels.longconv.layout import channels_inside, empty_output
 from tristate.kernels.longconv.sizes import direct_is_faster, grid_size, line_size
 
 # Points that are transformed at once: two megabytes, and as many of spectrum.
@@ -24,30 +25,30 @@ ROWS = 4
 class Plan(NamedTuple):
     """A convolution without the taps that reach from no input to any output."""
 
-    grid: list[int]
-    first: list[int]  # of the taps, the first one that counts
-    taps: list[int]  # how many count
-    origin: list[int]  # which of these has lag 0
-    sizes: list[int]  # points of the transforms
+    grid: Sequence[int]
+    first: Sequence[int]  # of the taps, the first one that counts
+    taps: Sequence[int]  # how many count
+    origin: Sequence[int]  # which of these has lag 0
+    sizes: Sequence[int]  # points of the transforms
 
     @property
     def axes(self) -> tuple[int, ...]:
         """The last axes, one for each of the grid."""
         return tuple(range(-len(self.grid), 0))
 
-    @property
-    def direct(self) -> bool:
+    def direct(self, x: Tensor, kernel: Tensor) -> bool:
         """Whether no transform is to be made."""
-        return direct_is_faster(self.grid, self.taps, self.sizes)
+        counts = x.shape[0], kernel.shape[0]
+        return direct_is_faster(*counts, self.grid, self.taps, self.origin, self.sizes)
 
     def crop(self, kernel: Tensor) -> Tensor:
         """The taps that count, a view."""
         return _narrow(kernel, self.first, self.taps)
 
 
-def plan(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Plan:
-    """What is to be done for these shapes."""
-    grid, taps = x.shape[2:], kernel.shape[2:]
+@lru_cache(maxsize=1024)
+def _plan(grid: Sequence[int], taps: Sequence[int], origin: Sequence[int]) -> Plan:
+    """What is to be done for these sizes."""
     first = [max(0, o - n + 1) for o, n in zip(origin, grid, strict=True)]
     ends = [min(k, o + n) for o, n, k in zip(origin, grid, taps, strict=True)]
     counts = [end - begin for begin, end in zip(first, ends, strict=True)]
@@ -56,17 +57,26 @@ def plan(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Plan:
     reach = [max(o, k - 1 - o) for o, k in zip(origin, counts, strict=True)]
     least = [n + r for n, r in zip(grid, reach, strict=True)]
     sizes = [line_size(least[0])[0]] if len(least) == 1 else [grid_size(n) for n in least]
-    return Plan(list(grid), first, counts, origin, sizes)
+    return Plan(grid, first, counts, origin, sizes)
+
+
+def plan(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Plan:
+    """What is to be done for these shapes."""
+    return _plan(x.shape[2:], kernel.shape[2:], tuple(origin))
 
 
 def forward(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Tensor:
     """The output, in the layout and dtype of ``x``."""
     p = plan(x, kernel, origin)
-    out, taps = empty_output(x, kernel.shape[0]), p.crop(kernel).float()
-    if p.direct:
-        return _as(cpu_direct.forward(x.float(), taps, p.origin), out)
-    if len(p.grid) == 1:
-        return _as(cpu_fft.forward(x.float(), taps, p.origin[0]), out)
+    taps, direct = p.crop(kernel).float(), p.direct(x, kernel)
+    if direct or len(p.grid) == 1:
+        if direct:
+            found = cpu_direct.forward(x.float(), taps, p.origin)
+        else:
+            found = cpu_fft.forward(x.float(), taps, p.origin[0])
+        plain = x.dtype == found.dtype and not channels_inside(x)
+        return found if plain else empty_output(x, kernel.shape[0]).copy_(found)
+    out = empty_output(x, kernel.shape[0])
     for channels, batches in _parts(x, p):
         filters = _spectrum(_placed(taps[:, channels], p), p)
         padded = torch.zeros(batches[0].stop, filters.shape[1], *p.sizes)
@@ -85,15 +95,21 @@ def backward(
     Spectra are made again, not kept: fresh memory for them costs as much as the transforms.
     """
     p = plan(x, kernel, origin)
-    dx, dkernel = torch.empty_like(x), kernel.new_zeros(kernel.shape)
-    taps, dtaps = p.crop(kernel).float(), p.crop(dkernel)
-    if p.direct or len(p.grid) == 1:
-        if p.direct:
+    taps, direct = p.crop(kernel).float(), p.direct(x, kernel)
+    if direct or len(p.grid) == 1:
+        if direct:
             of_x, of_taps = cpu_direct.backward(grad.float(), x.float(), taps, p.origin)
         else:
             of_x, of_taps = cpu_fft.backward(grad.float(), x.float(), taps, p.origin[0])
-        dtaps.copy_(of_taps)
-        return _as(of_x, dx), dkernel
+        plain = x.dtype == of_x.dtype and x.is_contiguous()
+        dx = of_x if plain else torch.empty_like(x).copy_(of_x)
+        if of_taps.shape == kernel.shape:
+            return dx, of_taps.to(kernel.dtype)
+        dkernel = kernel.new_zeros(kernel.shape)
+        p.crop(dkernel).copy_(of_taps)
+        return dx, dkernel
+    dx, dkernel = torch.empty_like(x), kernel.new_zeros(kernel.shape)
+    dtaps = p.crop(dkernel)
     for channels, batches in _parts(x, p):
         filters = _spectrum(_placed(taps[:, channels], p), p).conj_physical_()
         of_filters = torch.zeros_like(filters)
@@ -111,13 +127,6 @@ def backward(
         around = around.roll(p.origin, p.axes)
         dtaps[:, channels] = _narrow(around, [0] * len(p.taps), p.taps)
     return dx, dkernel
-
-
-def _as(found: Tensor, wanted: Tensor) -> Tensor:
-    """``found`` in the storage of ``wanted``; itself where it has that already."""
-    if found.dtype == wanted.dtype and found.stride() == wanted.stride():
-        return found
-    return wanted.copy_(found)
 
 
 def _parts(x: Tensor, p: Plan) -> Iterator[tuple[slice, list[slice]]]:
@@ -156,5 +165,6 @@ def _output(spectrum: Tensor, p: Plan) -> Tensor:
 def _narrow(x: Tensor, first: Sequence[int], counts: Sequence[int]) -> Tensor:
     """``counts`` elements of each of the last axes, from ``first`` on, a view."""
     for axis, begin, count in zip(range(-len(counts), 0), first, counts, strict=True):
-        x = x.narrow(axis, begin, count)
+        if count != x.shape[axis]:
+            x = x.narrow(axis, begin, count)
     return x

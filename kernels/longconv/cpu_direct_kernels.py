@@ -36,14 +36,17 @@ def rounded(n):
 
 
 @routine
-def slide(weights, n_weights, row, out, n_out):
-    """``out[i] += sum_j w[j] row[i + j]`` for ``i`` up to ``n_out``, a multiple of 16."""
+def slide(weights, n_weights, row, before, length, out, n_out):
+    """``out[i] += sum_j w[j] row[i + j]`` for ``i`` up to ``n_out``, a multiple of 16.
+
+    Of the row, ``length`` numbers behind ``before`` zeros count; more zeros follow.
+    """
     for first in range(0, n_weights, CHUNK):
         end = min(n_weights, first + CHUNK)
         i = 0
         while i + 4 * LANES <= n_out:
             y0 = y1 = y2 = y3 = splat(np.float32(0))
-            for j in range(first, end):
+            for j in range(max(first, before - i - 4 * LANES + 1), min(end, before + length - i)):
                 w, place = splat(load_one(weights + 4 * j)), row + 4 * (i + j)
                 y0 = fma(w, load(place), y0)
                 y1 = fma(w, load(place + VECTOR_BYTES), y1)
@@ -57,7 +60,7 @@ def slide(weights, n_weights, row, out, n_out):
             i += 4 * LANES
         while i < n_out:
             y0 = splat(np.float32(0))
-            for j in range(first, end):
+            for j in range(max(first, before - i - LANES + 1), min(end, before + length - i)):
                 y0 = fma(splat(load_one(weights + 4 * j)), load(row + 4 * (i + j)), y0)
             store(out + 4 * i, add(load(out + 4 * i), y0))
             i += LANES
@@ -66,15 +69,31 @@ def slide(weights, n_weights, row, out, n_out):
 @routine
 def fill(target, value, count):
     """So many float32 of one value."""
-    for i in range(count):
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        store(target + 4 * i, splat(value))
+    for i in range(whole, count):
         store_one(target + 4 * i, value)
 
 
 @routine
 def copy(source, target, count):
     """So many float32."""
-    for i in range(count):
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        store(target + 4 * i, load(source + 4 * i))
+    for i in range(whole, count):
         store_one(target + 4 * i, load_one(source + 4 * i))
+
+
+@routine
+def add_to(source, target, count):
+    """Add so many float32 to others."""
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        store(target + 4 * i, add(load(target + 4 * i), load(source + 4 * i)))
+    for i in range(whole, count):
+        store_one(target + 4 * i, load_one(target + 4 * i) + load_one(source + 4 * i))
 
 
 @routine
@@ -99,10 +118,13 @@ def order_taps(taps, target, n_rows, count, step, backwards):
 
 @routine
 def convolve(
-    rows, line, weights, step, out, spare, p_n, q_n, length, p_taps, q_taps, taps, p_first, q_first,
-    sign,
+    rows, line, before, weights, step, out, spare, p_n, q_n, length, p_taps, q_taps, taps, p_first,
+    q_first, sign,
 ):  # fmt: skip
-    """Every row of ``out`` from the padded rows; ``sign`` is -1 where taps weigh what is ahead."""
+    """Every row of ``out`` from rows behind ``before`` zeros.
+
+    ``sign`` is -1 where taps weigh what is ahead.
+    """
     for p in range(p_n):
         for q in range(q_n):
             fill(spare, np.float32(0), rounded(length))
@@ -116,11 +138,10 @@ def convolve(
                         continue
                     slide(
                         weights + 4 * step * (i * q_taps + j), taps,
-                        rows + 4 * line * (p_from * q_n + q_from), spare, rounded(length),
+                        rows + 4 * line * (p_from * q_n + q_from), before, length, spare,
+                        rounded(length),
                     )  # fmt: skip
-            target = out + 4 * length * (p * q_n + q)
-            for t in range(length):
-                store_one(target + 4 * t, load_one(target + 4 * t) + load_one(spare + 4 * t))
+            add_to(spare, out + 4 * length * (p * q_n + q), length)
 
 
 @jit
@@ -148,8 +169,8 @@ def forward(
                 target = out + 4 * size * ((b * n_out + c) * dim + d)
                 fill(target, np.float32(0), size)
                 convolve(
-                    rows, line, weights, step, target, spare, p_n, q_n, length, p_taps, q_taps,
-                    n_taps, p_first, q_first, 1,
+                    rows, line, n_taps - 1 - first, weights, step, target, spare, p_n, q_n, length,
+                    p_taps, q_taps, n_taps, p_first, q_first, 1,
                 )  # fmt: skip
 
 
@@ -177,20 +198,21 @@ def backward(
                 source, target = 4 * size * (b * dim + d) + x, 4 * size * (b * dim + d) + dx
                 pad_rows(above, grad_rows, p_n * q_n, length, first, line)
                 convolve(
-                    grad_rows, line, weights, step, target, spare, p_n, q_n, length, p_taps, q_taps,
-                    n_taps, p_first, q_first, -1,
+                    grad_rows, line, first, weights, step, target, spare, p_n, q_n, length, p_taps,
+                    q_taps, n_taps, p_first, q_first, -1,
                 )  # fmt: skip
                 pad_rows(source, rows, p_n * q_n, length, n_taps - 1 - first, line)
                 correlate(
-                    above, rows, line, dtaps + own, spare, p_n, q_n, length, p_taps, q_taps, n_taps,
-                    p_first, q_first,
+                    above, rows, line, n_taps - 1 - first, dtaps + own, spare, p_n, q_n, length,
+                    p_taps, q_taps, n_taps, p_first, q_first,
                 )  # fmt: skip
 
 
 @routine
 def correlate(
-    grad, rows, line, dtaps, spare, p_n, q_n, length, p_taps, q_taps, n_taps, p_first, q_first
-):
+    grad, rows, line, before, dtaps, spare, p_n, q_n, length, p_taps, q_taps, n_taps, p_first,
+    q_first,
+):  # fmt: skip
     """Add what one channel of one sequence gives to the taps' gradient."""
     for i in range(p_taps):
         for j in range(q_taps):
@@ -199,7 +221,8 @@ def correlate(
                 for q in range(max(0, j - q_first), min(q_n, q_n + j - q_first)):
                     above = grad + 4 * length * (p * q_n + q)
                     row = (p - i + p_first) * q_n + q - j + q_first
-                    slide(above, length, rows + 4 * line * row, spare, rounded(n_taps))
+                    source = rows + 4 * line * row
+                    slide(above, length, source, before, length, spare, rounded(n_taps))
             target = dtaps + 4 * n_taps * (i * q_taps + j)
             for k in range(n_taps):
                 value = load_one(spare + 4 * (n_taps - 1 - k))

@@ -80,31 +80,44 @@ def three(a, b, c, d, e, f):
     return add(a, s), add(b, t), add(m, v), sub(o, u), sub(m, v), add(o, u)
 
 
+@jit
+def take(re, im, w, x, towards):
+    """A vector of complex numbers, on the way back times its factors ``w + i x``."""
+    a, b = load(re), load(im)
+    if not towards:
+        a, b = times(a, b, w, x)
+    return a, b
+
+
+@jit
+def put(re, im, a, b):
+    """Write a vector of complex numbers."""
+    store(re, a)
+    store(im, b)
+
+
+@jit
+def leave(re, im, a, b, w, x, towards):
+    """Write a vector of complex numbers, ``towards`` the spectrum times its factors."""
+    if towards:
+        a, b = times(a, b, w, x)
+    put(re, im, a, b)
+
+
 @routine
 def four_rows(re, im, step, w, x, towards):
     """Four vectors ``step`` bytes apart; ``w + i x`` are the factors of the second."""
     w2, x2 = times(w, x, w, x)
     w3, x3 = times(w2, x2, w, x)
-    a, b, c, d = load(re), load(im), load(re + step), load(im + step)
-    e, f = load(re + 2 * step), load(im + 2 * step)
-    g, h = load(re + 3 * step), load(im + 3 * step)
-    if not towards:
-        c, d = times(c, d, w, x)
-        e, f = times(e, f, w2, x2)
-        g, h = times(g, h, w3, x3)
+    a, b = load(re), load(im)
+    c, d = take(re + step, im + step, w, x, towards)
+    e, f = take(re + 2 * step, im + 2 * step, w2, x2, towards)
+    g, h = take(re + 3 * step, im + 3 * step, w3, x3, towards)
     a, b, c, d, e, f, g, h = four(a, b, c, d, e, f, g, h)
-    if towards:
-        c, d = times(c, d, w, x)
-        e, f = times(e, f, w2, x2)
-        g, h = times(g, h, w3, x3)
-    store(re, a)
-    store(im, b)
-    store(re + step, c)
-    store(im + step, d)
-    store(re + 2 * step, e)
-    store(im + 2 * step, f)
-    store(re + 3 * step, g)
-    store(im + 3 * step, h)
+    put(re, im, a, b)
+    leave(re + step, im + step, c, d, w, x, towards)
+    leave(re + 2 * step, im + 2 * step, e, f, w2, x2, towards)
+    leave(re + 3 * step, im + 3 * step, g, h, w3, x3, towards)
 
 
 @routine
@@ -125,16 +138,10 @@ def pass_two(re, im, factors, n_blocks, block, towards):
         for j in range(0, q, VECTOR_BYTES):
             r, i = re + j, im + j
             w, x = load(factors + j), load(factors + q + j)
-            a, b, c, d = load(r), load(i), load(r + q), load(i + q)
-            if not towards:
-                c, d = times(c, d, w, x)
-            a, b, c, d = add(a, c), add(b, d), sub(a, c), sub(b, d)
-            if towards:
-                c, d = times(c, d, w, x)
-            store(r, a)
-            store(i, b)
-            store(r + q, c)
-            store(i + q, d)
+            a, b = load(r), load(i)
+            c, d = take(r + q, i + q, w, x, towards)
+            put(r, i, add(a, c), add(b, d))
+            leave(r + q, i + q, sub(a, c), sub(b, d), w, x, towards)
         re, im = re + block, im + block
 
 
@@ -145,21 +152,13 @@ def pass_three(re, im, factors, q, towards):
         r, i = re + j, im + j
         w, x = load(factors + j), load(factors + q + j)
         w2, x2 = times(w, x, w, x)
-        a, b, c, d = load(r), load(i), load(r + q), load(i + q)
-        e, f = load(r + 2 * q), load(i + 2 * q)
-        if not towards:
-            c, d = times(c, d, w, x)
-            e, f = times(e, f, w2, x2)
+        a, b = load(r), load(i)
+        c, d = take(r + q, i + q, w, x, towards)
+        e, f = take(r + 2 * q, i + 2 * q, w2, x2, towards)
         a, b, c, d, e, f = three(a, b, c, d, e, f)
-        if towards:
-            c, d = times(c, d, w, x)
-            e, f = times(e, f, w2, x2)
-        store(r, a)
-        store(i, b)
-        store(r + q, c)
-        store(i + q, d)
-        store(r + 2 * q, e)
-        store(i + 2 * q, f)
+        put(r, i, a, b)
+        leave(r + q, i + q, c, d, w, x, towards)
+        leave(r + 2 * q, i + 2 * q, e, f, w2, x2, towards)
 
 
 @routine
@@ -171,48 +170,42 @@ def pass_five(re, im, factors, q, towards):
         w2, x2 = times(w, x, w, x)
         w3, x3 = times(w2, x2, w, x)
         w4, x4 = times(w2, x2, w2, x2)
-        a, b, c, d = load(r), load(i), load(r + q), load(i + q)
-        e, f, g, h = load(r + 2 * q), load(i + 2 * q), load(r + 3 * q), load(i + 3 * q)
-        k, n = load(r + 4 * q), load(i + 4 * q)
-        if not towards:
-            c, d = times(c, d, w, x)
-            e, f = times(e, f, w2, x2)
-            g, h = times(g, h, w3, x3)
-            k, n = times(k, n, w4, x4)
+        a, b = load(r), load(i)
+        c, d = take(r + q, i + q, w, x, towards)
+        e, f = take(r + 2 * q, i + 2 * q, w2, x2, towards)
+        g, h = take(r + 3 * q, i + 3 * q, w3, x3, towards)
+        k, n = take(r + 4 * q, i + 4 * q, w4, x4, towards)
         a, b, c, d, e, f, g, h, k, n = five(a, b, c, d, e, f, g, h, k, n)
-        if towards:
-            c, d = times(c, d, w, x)
-            e, f = times(e, f, w2, x2)
-            g, h = times(g, h, w3, x3)
-            k, n = times(k, n, w4, x4)
-        store(r, a)
-        store(i, b)
-        store(r + q, c)
-        store(i + q, d)
-        store(r + 2 * q, e)
-        store(i + 2 * q, f)
-        store(r + 3 * q, g)
-        store(i + 3 * q, h)
-        store(r + 4 * q, k)
-        store(i + 4 * q, n)
+        put(r, i, a, b)
+        leave(r + q, i + q, c, d, w, x, towards)
+        leave(r + 2 * q, i + 2 * q, e, f, w2, x2, towards)
+        leave(r + 3 * q, i + 3 * q, g, h, w3, x3, towards)
+        leave(r + 4 * q, i + 4 * q, k, n, w4, x4, towards)
 
 
 @routine
-def four_plain_rows(re, im):
-    """Four neighbouring rows without factors."""
+def plain_fours(re, im):
+    """Four neighbouring rows of 16 together, without factors."""
     s = VECTOR_BYTES
-    a, b, c, d, e, f, g, h = four(
-        load(re), load(im), load(re + s), load(im + s), load(re + 2 * s), load(im + 2 * s),
-        load(re + 3 * s), load(im + 3 * s),
-    )  # fmt: skip
-    store(re, a)
-    store(im, b)
-    store(re + s, c)
-    store(im + s, d)
-    store(re + 2 * s, e)
-    store(im + 2 * s, f)
-    store(re + 3 * s, g)
-    store(im + 3 * s, h)
+    for j in range(0, GROUP_BYTES, 4 * s):
+        r, i = re + j, im + j
+        a, b, c, d, e, f, g, h = four(
+            load(r), load(i), load(r + s), load(i + s), load(r + 2 * s), load(i + 2 * s),
+            load(r + 3 * s), load(i + 3 * s),
+        )  # fmt: skip
+        put(r, i, a, b)
+        put(r + s, i + s, c, d)
+        put(r + 2 * s, i + 2 * s, e, f)
+        put(r + 3 * s, i + 3 * s, g, h)
+
+
+@routine
+def distant_fours(re, im, factors, towards):
+    """Four rows of 16 together, four rows apart."""
+    for j in range(4):
+        w, x = splat(load_one(factors + 4 * j)), splat(load_one(factors + 16 + 4 * j))
+        at = VECTOR_BYTES * j
+        four_rows(re + at, im + at, 4 * VECTOR_BYTES, w, x, towards)
 
 
 @routine
@@ -224,32 +217,19 @@ def turn(source, target):
 @routine
 def groups(re, im, factors, n_groups, tile, towards):
     """Blocks of 16, sixteen at a time: turned and transformed, or back; ``factors`` are of 16."""
+    other = tile + GROUP_BYTES
     for _ in range(n_groups):
-        other = tile + GROUP_BYTES
+        if not towards:
+            plain_fours(re, im)
+            distant_fours(re, im, factors, False)
+        turn(re, tile)
+        turn(im, other)
         if towards:
-            turn(re, tile)
-            turn(im, other)
-            for j in range(4):
-                w, x = splat(load_one(factors + 4 * j)), splat(load_one(factors + 16 + 4 * j))
-                at = VECTOR_BYTES * j
-                four_rows(tile + at, other + at, 4 * VECTOR_BYTES, w, x, True)
-            for j in range(0, GROUP_BYTES, 4 * VECTOR_BYTES):
-                four_plain_rows(tile + j, other + j)
-            for j in range(0, GROUP_BYTES, VECTOR_BYTES):
-                store(re + j, load(tile + j))
-                store(im + j, load(other + j))
-        else:
-            for j in range(0, GROUP_BYTES, 4 * VECTOR_BYTES):
-                four_plain_rows(re + j, im + j)
-            for j in range(4):
-                w, x = splat(load_one(factors + 4 * j)), splat(load_one(factors + 16 + 4 * j))
-                at = VECTOR_BYTES * j
-                four_rows(re + at, im + at, 4 * VECTOR_BYTES, w, x, False)
-            turn(re, tile)
-            turn(im, other)
-            for j in range(0, GROUP_BYTES, VECTOR_BYTES):
-                store(re + j, load(tile + j))
-                store(im + j, load(other + j))
+            distant_fours(tile, other, factors, True)
+            plain_fours(tile, other)
+        for j in range(0, GROUP_BYTES, VECTOR_BYTES):
+            store(re + j, load(tile + j))
+            store(im + j, load(other + j))
         re, im = re + GROUP_BYTES, im + GROUP_BYTES
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tristate.kernels.direct import shortened
 from tristate.kernels.longconv.layout import empty_output
 
 
@@ -45,7 +46,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _forward_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, kernel = ctx.saved_tensors
-    return *backward(grad, x, kernel, ctx.origin), None
+    return *run_backward(grad, x, kernel, ctx.origin), None
 
 
 def _backward_gradients(ctx: Any, of_x: Tensor, of_kernel: Tensor) -> tuple[Any, ...]:
@@ -58,3 +59,5 @@ def _backward_gradients(ctx: Any, of_x: Tensor, of_kernel: Tensor) -> tuple[Any,
 
 forward.register_autograd(_forward_gradients, setup_context=_keep)
 backward.register_autograd(_backward_gradients, setup_context=_keep)
+
+run, run_backward = shortened(forward), shortened(backward)

@@ -11,9 +11,9 @@ from functools import cache
 
 # What one factor of 3 or 5 costs.
 _ODD = 1.05
-# Multiply-adds of a direct sum that take as long as one n log2(n) of the transforms: of this
-# package's for sequences, of PyTorch's for grids.
-_WORTH_LINE, _WORTH_GRID = 6.5, 15.0
+# Multiply-adds of a direct sum that take as long as n log2(n) of a transform of two sequences by
+# this package, and of all transforms of a grid by PyTorch.
+_WORTH_LINE, _WORTH_GRID = 4.5, 15.0
 LANES = 16
 
 
@@ -42,9 +42,22 @@ def _power_of_two(least: float) -> int:
     return 1 << max(0, math.ceil(math.log2(least)))
 
 
-def direct_is_faster(grid: Sequence[int], taps: Sequence[int], sizes: Sequence[int]) -> bool:
+def direct_is_faster(
+    batch: int,
+    n_out: int,
+    grid: Sequence[int],
+    taps: Sequence[int],
+    origin: Sequence[int],
+    sizes: Sequence[int],
+) -> bool:
     """Whether to sum directly, over rows of 16 outputs, rather than transform ``sizes`` points."""
-    n = math.prod(sizes)
-    outputs = math.prod(grid[:-1]) * -(-grid[-1] // LANES) * LANES
-    worth = _WORTH_LINE if len(grid) == 1 else _WORTH_GRID
-    return outputs * math.prod(taps) <= worth * n * math.log2(n)
+    n, length = math.prod(sizes), -(-grid[-1] // LANES) * LANES
+    # What taps ahead and behind would reach beyond a row's ends is left out.
+    ahead, behind = origin[-1], taps[-1] - 1 - origin[-1]
+    beyond = (ahead * (ahead + 1) + behind * (behind + 1)) // 2
+    terms = math.prod(grid[:-1]) * math.prod(taps[:-1]) * (length * taps[-1] - beyond)
+    if len(grid) > 1:
+        return terms <= _WORTH_GRID * n * math.log2(n)
+    # Of kernels, and two sequences at a time of inputs and outputs.
+    n_transforms = n_out + -(-batch // 2) * (1 + n_out)
+    return batch * n_out * terms <= _WORTH_LINE * n_transforms * n * math.log2(n)

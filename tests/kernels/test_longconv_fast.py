@@ -166,10 +166,14 @@ def test_sizes_are_good_ones(least):
 
 
 def test_short_filters_are_summed_directly():
-    assert direct_is_faster((16384,), (64,), (20480,))
-    assert not direct_is_faster((16384,), (256,), (20480,))
-    assert direct_is_faster((56, 56), (7, 7), (64, 64))
-    assert not direct_is_faster((56, 56), (55, 55), (96, 96))
+    for batch in (1, 4):
+        assert direct_is_faster(batch, 1, (16384,), (64,), (0,), (20480,))
+        assert not direct_is_faster(batch, 1, (16384,), (256,), (0,), (20480,))
+        assert direct_is_faster(batch, 1, (56, 56), (7, 7), (3, 3), (64, 64))
+        assert not direct_is_faster(batch, 1, (56, 56), (55, 55), (27, 27), (96, 96))
+    # A transform takes two sequences at a time.
+    assert direct_is_faster(1, 1, (256,), (256,), (0,), (512,))
+    assert not direct_is_faster(4, 1, (256,), (256,), (0,), (512,))
 
 
 def test_memory_is_that_of_inputs_and_outputs():
