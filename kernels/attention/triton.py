@@ -92,7 +92,7 @@ def _work(
         "BLOCK_V": block_v,
         "BLOCK_T": _STEPS,
         "N_LEVELS": _STEPS.bit_length() - 1,
-        "num_warps": 4 if block_k * block_v <= 1024 else 8,
+        "num_warps": 8,
     }
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, part, n_blocks, arguments)
 
