@@ -14,7 +14,7 @@ OP = "length"
 LENGTHS = tuple(1 << k for k in (10, 12, 14, 16, 18, 20))
 CHANNELS, STATES = 32, 16
 MOST_IN_QUICK = 1 << 16
-# Beyond it attention takes seconds, and soon minutes.
+# Beyond it attention takes seconds, and soon minutes and hours: its line stops, and it is said.
 MOST_FOR_ATTENTION = 1 << 14
 
 Row = Mapping[str, Any]
@@ -56,20 +56,35 @@ def series(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
 
 
 def growth(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each line: what a token takes at the longest, against the shortest."""
-    return [
-        f"{name}: {last / first:.2f} times as long per token at {int(longest):,} steps as at "
-        f"{int(shortest):,}"
-        for name, ((shortest, first), *_, (longest, last)) in (
-            (name, points) for name, points in series(rows).items() if len(points) > 1
+    """A sentence for each line: what a token takes at the longest, against the shortest.
+
+    Of a line that stops before the others it says so, and what the longest would take.
+    """
+    lines = {name: points for name, points in series(rows).items() if len(points) > 1}
+    end = max((int(points[-1][0]) for points in lines.values()), default=0)
+    sentences = []
+    for name, ((shortest, first), *_, (longest, last)) in lines.items():
+        said = (
+            f"{name}: {last / first:.2f} times as long per token at {int(longest):,} steps as at "
+            f"{int(shortest):,}"
         )
-    ]
+        if longest < end:
+            # A token looks at all before it.
+            seconds = 1e-9 * last * end * (end / longest)
+            said += f"; not timed beyond: a call at {end:,} would take some {seconds:,.0f} s"
+        sentences.append(said)
+    return sentences
 
 
 def plot(rows: Sequence[Row]) -> bytes:
-    """The lines as a PNG."""
+    """The lines as a PNG; the name of one that stops before the others says where."""
+    lines = series(rows)
+    end = max(points[-1][0] for points in lines.values())
     return figures.lines(
-        series(rows),
+        {
+            name if points[-1][0] == end else f"{name}, to {int(points[-1][0]):,} steps": points
+            for name, points in lines.items()
+        },
         x="steps",
         y="nanoseconds per token",
         title=f"{CHANNELS} channels: a selective scan of {STATES} states, and attention, float32",
