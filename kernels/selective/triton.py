@@ -89,6 +89,12 @@ def _work(
     reverse: bool,
 ) -> _Work:
     batch, dim, length = u.shape
+    apart = max(x.stride(1) for x in (u, delta, z) if x is not None)
+    if apart * tile.channels >= 1 << 31:
+        raise ValueError(
+            f"channels that lie {apart} numbers apart are too far for 32 bits: hand in sequences "
+            "whose channels are neighbours, x.mT.contiguous().mT"
+        )
     n_states = A.shape[1]
     n_groups = lcm(_groups(B), _groups(C))
     group_blocks = -(-dim // n_groups // tile.channels)

@@ -131,10 +131,8 @@ def backward(
             dy *= gate * sigmoid(gate)
         if du is not None:
             x = load_tile(u_row, place, u_t, u_d, step, lane, inside)
-            x = tl.where(real[:, None], x, 0)
-            entering_u = dt * x
+            entering_u = tl.where(real[:, None], dt * x, 0)
             y = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-            direct_dy = dy
             dentering = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             dstep = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
             before = 2 * (b * tl.cdiv(length, BLOCK_T) + tile) * n_channels * n_states
@@ -215,12 +213,16 @@ def backward(
                     dC_re += tl.where(is_k, tl.sum(dy * h_re, 0)[None, :], 0)
                     dC_im -= tl.where(is_k, tl.sum(dy * h_im, 0)[None, :], 0)
         if du is not None:
+            # Inputs are read again, from the first cache: kept, they take registers from the loop.
+            x = load_tile(u_row, place, u_t, u_d, step, lane, inside)
+            x = tl.where(real[:, None], x, 0)
             dx = dt * dentering
             y *= 2
+            dy *= 0.5
             if D is not None:
                 y += x * direct
-                dx += direct_dy * direct
-                dD_all += tl.sum(direct_dy * x, 0)
+                dx += dy * direct
+                dD_all += tl.sum(dy * x, 0)
             store_tile(dx, du_row, place, du_t, du_d, step, lane, inside)
             dstep += x * dentering
             if SOFTPLUS:
@@ -230,7 +232,6 @@ def backward(
                 dbias_all += tl.sum(dstep, 0)
             store_tile(dstep, ddelta_row, place, ddelta_t, ddelta_d, step, lane, inside)
             if z is not None:
-                # Read again, from the first cache: kept, it would take registers from the loop.
                 gate = load_tile(z_row, place, z_t, z_d, step, lane, inside)
                 dgate = y * load_tile(grad_row, place, grad_t, grad_d, step, lane, inside)
                 open_ = sigmoid(gate)

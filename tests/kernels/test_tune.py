@@ -122,6 +122,16 @@ def test_time_is_bounded(machine, monkeypatch):
     assert not [*machine.glob("*.json")]
 
 
+def test_without_room_to_time_the_default_runs(machine, monkeypatch):
+    def full(device):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(tune, "clock_of", full)
+    op, ran = an_op()
+    assert op(on(3)) == "slow" and ran == ["slow"]
+    assert not [*machine.glob("*.json")]
+
+
 @pytest.mark.parametrize("how", ["variable", "deterministic", "cpu"])
 def test_the_default_alone(how, machine, monkeypatch):
     if how == "variable":
