@@ -187,7 +187,6 @@ def _blocks(
     """
     batch, length = group.shape
     cached = seen.shape[1] - length
-    # In this form a compiler sees that blocks fill the padded length.
     blocks = (length + window - 1) // window
     behind = blocks * window - length
     # As many keys as a block has stand before the first one.

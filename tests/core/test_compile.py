@@ -18,11 +18,11 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 PAIRS = ("h3_hybrid", "interleaved", "jamba", "striped_hyena", "zamba")
 LAYERS = {"griffin": 3} | dict.fromkeys(PAIRS, 2)
 
-# A window or a filter goes another way for sequences that are shorter: a program is of one way.
-LEAST = {"griffin": 6, "h3_hybrid": 8}
+# A filter goes another way for sequences that are shorter: a program is of one way.
+LEAST = {"h3_hybrid": 8}
 
-# Programs of these are for one length: transforms and chunks are planned for it.
-FIXED = {"h3", "liquid_s4", "mega", "mega_encoder", "s4"}
+# Programs of these are for one length: transforms, chunks and windows are planned for it.
+FIXED = {"griffin", "h3", "liquid_s4", "mega", "mega_encoder", "s4"}
 
 NAMES = [*PATTERNS, "rwkv", *MIXERS]
 
