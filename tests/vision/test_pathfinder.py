@@ -9,7 +9,7 @@ from skimage import measure, transform
 from tristate.vision.data.dashes import pictures
 from tristate.vision.data.pathfinder import STYLES, Pathfinder, draw, style_of
 
-COUNT = {32: 400, 64: 150, 128: 60}
+COUNT = {32: 300, 64: 100, 128: 40}
 UP = 4  # how much finer the solver looks than the pixels
 
 
@@ -23,14 +23,14 @@ def sample(request):
 def solve(image, style):
     """Whether the discs lie on one path: by what is near, from the picture alone."""
     fine = transform.rescale(image / 255, UP, order=1, mode="edge")
-    # Where a line is half way to black: its thickness, wherever it lies between the pixels.
-    bright = fine > 0.45
+    bright = fine > 0.3
     inner = ndimage.distance_transform_edt(bright) / UP
-    wide = inner > (2 * style.radius + style.thickness / 2) / 3
+    wide = inner > (2 * style.radius + style.thickness) / 3
     discs, n_discs = measure.label(wide, return_num=True)
     assert n_discs == 2, "the discs are not to be told from the dashes"
-    # Half way from the gaps, which are bridged, to the clearance, which is not.
-    reach = (style.gap + style.clearance) / 4 - style.thickness / 2
+    # Half way from the gaps, which are bridged, to the clearance, which is not; bright is a little
+    # more than the dash.
+    reach = (style.gap + style.clearance) / 4 - (style.thickness / 2 + 0.2)
     grown = ndimage.distance_transform_edt(~bright) / UP < reach
     parts = measure.label(grown, connectivity=2)
     one, other = (set(parts[discs == disc].tolist()) for disc in (1, 2))

@@ -16,7 +16,7 @@ CLASSES = ["apart", "joined"]
 # Number of dashes, their length, the discs' radius and the distance of the two beginnings as Long
 # Range Arena has them ("hard"); the rest so that a picture has one reading.
 STYLES = {
-    32: Style(32, 2.0, 1.5, 2.75, 1.0, 1.5, 7.0, 60.0, 14, 4, 5, 1.5),
+    32: Style(32, 2.0, 1.25, 3.0, 1.0, 1.5, 7.0, 60.0, 14, 4, 5, 1.5),
     64: Style(64, 5.0, 2.25, 4.0, 1.0, 2.5, 12.0, 50.0, 14, 4, 5, 3.0),
     128: Style(128, 5.0, 3.0, 5.0, 1.5, 3.0, 20.0, 40.0, 14, 4, 8, 6.0),
 }
