@@ -215,19 +215,19 @@ def backward(
         dq=dq,
         incoming=None if incoming is None else incoming.float().contiguous(),
     )
-    added = [None if x is None else x[0] if len(x) == 1 else x.sum(0) for x in (dq, dk, dbeta, dg)]
-    dq, dk, dbeta, dg = (
-        None if x is None or like is None else x.to(like.dtype)
-        for x, like in zip(added, (q, k, beta, g), strict=True)
-    )
     none = q.new_empty(0)
     return (
-        dq,
-        dk,
+        _added_up(dq, q),
+        _added_up(dk, k),
         dv,
-        dbeta,
-        none if dg is None else dg,
+        _added_up(dbeta, beta),
+        none if g is None or dg is None else _added_up(dg, g),
         none.clone()
         if initial_state is None
         else outgoing[:, 0].contiguous().to(initial_state.dtype),
     )
+
+
+def _added_up(parts: Tensor, like: Tensor) -> Tensor:
+    """The sum of what each block of value channels found, in the dtype of the input."""
+    return (parts[0] if len(parts) == 1 else parts.sum(0)).to(like.dtype)

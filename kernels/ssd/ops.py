@@ -121,8 +121,9 @@ def _fake(
 
 
 def _fake_triton(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, B, keep = inputs[0], inputs[3], inputs[-1]
-    out, last, y, _ = _fake(*inputs[:-1], False)
+    *others, keep = inputs
+    x, B = others[0], others[3]
+    out, last, y, _ = _fake(*others, False)  # pyright: ignore[reportCallIssue]
     kept = x.new_empty(triton_kept_shape(x, B) if keep else (0,), dtype=torch.float32)
     return out, last, y, kept
 

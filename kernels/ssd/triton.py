@@ -269,4 +269,5 @@ def _of_weights(
         split_heads=split_heads,
         **_strides("grad", grad_out, "bthp"),
     )
-    return tuple(x.sum(2).transpose(1, 2).contiguous() for x in (dB, dC))
+    dB, dC = (x.sum(2).transpose(1, 2).contiguous() for x in (dB, dC))
+    return dB, dC

@@ -38,8 +38,8 @@ def matrix_carry(
     inside = is_key[:, None] & is_value[None, :]
     state = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
     if initial is not None:
-        first = (b * n_heads + head) * d_key * d_value
-        state = tl.load(initial + first + at, mask=inside, other=0)
+        here = (b * n_heads + head) * d_key * d_value
+        state = tl.load(initial + here + at, mask=inside, other=0)
     for i in range(n_chunks):
         chunk = n_chunks - 1 - i if BACK else i
         here = (b * n_chunks + chunk) * n_heads + head
