@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import tristate
 from tristate.core.errors import UserError
 from tristate.kernels.registry import nearest
 from tristate.kernels.triton.cases import CASES
+from tristate.kernels.triton.interpreter import is_installed
 from tristate.kernels.triton.targets import TARGETS
 from tristate.recipes.usage import UsageError
 
-ABOUT = """Compiles every Triton kernel in its default configurations, and shows what it takes:
-registers a thread, bytes spilled for want of registers, and shared memory a program.
+ABOUT = """Compiles every Triton kernel in its default configurations, by every plan that may be
+chosen, and shows what it takes: registers a thread, bytes spilled for want of registers, and shared
+memory a program.
 
-No GPU is needed; it takes some minutes."""
+No GPU is needed; it takes some ten minutes a target on one core."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -36,6 +39,12 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--target", action="append", metavar="GPU", help=f"of {targets}")
     parser.add_argument("--only", action="append", metavar="OP", help=f"of {', '.join(CASES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write a table there: the most that each takes",
+    )
     options = parser.parse_args(words)
     for name in options.target or ():
         if name not in TARGETS:
@@ -43,10 +52,14 @@ def main(words: Sequence[str]) -> int:
     for name in options.only or ():
         if name not in CASES:
             raise UsageError(f"no op {name!r} with Triton kernels; {nearest(name, CASES)}")
+    if not is_installed():
+        raise UserError("the package triton isn't installed: there is nothing to compile with")
     rows = measure(options.target or list(TARGETS), options.only or list(CASES))
     show(rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(rows), encoding="utf-8")
     return int(any(not fits(row) for row in rows))
 
 
@@ -80,6 +93,39 @@ def _compiled(target: str, op: str) -> list[dict[str, Any]]:
     if done.returncode:
         raise UserError(f"{op} doesn't compile for {target}:\n{done.stderr.strip()[-4000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """A page with a line a kernel: the most that it takes of each target, of all configurations."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        found.setdefault(row["kernel"], {}).setdefault(row["target"], []).append(row)
+    head = ("kernel", "configurations", *(f"{x} ({TARGETS[x].about})" for x in targets))
+    lines = [
+        "# What the GPU kernels take",
+        "",
+        f"Made by `tristate aot --markdown FILE` with Triton {version('triton')}: the most that",
+        "any configuration takes, registers a thread / bytes spilled / KiB of shared memory.",
+        "",
+        " | ".join(head).join(("| ", " |")),
+        "| --- " * len(head) + "|",
+    ]
+    for kernel in sorted(found):
+        cells = [_most(found[kernel].get(target, [])) for target in targets]
+        count = max(map(len, found[kernel].values()))
+        lines.append(" | ".join((f"`{kernel}`", str(count), *cells)).join(("| ", " |")))
+    bad = [row for row in rows if not fits(row)]
+    lines += ["", f"{len(rows)} compiled, {len(bad)} of them spill or do not fit."]
+    return "\n".join(lines) + "\n"
+
+
+def _most(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    numbers = [max(row[name] for row in rows) for name in ("registers", "spill_bytes")]
+    shared = max(row["shared_bytes"] for row in rows) / 1024
+    return " / ".join((*map(str, numbers), f"{shared:.3g}"))
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

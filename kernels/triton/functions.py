@@ -1,5 +1,8 @@
 """Functions of tiles that the kernels share."""
 
+# Triton compiles what is below: to a type checker its tiles are Python's values.
+# pyright: reportArgumentType=false
+
 import triton
 import triton.language as tl
 

@@ -97,8 +97,7 @@ def launch(
 @cache
 def find_room() -> None:
     """Let Triton keep what it compiles in another folder where it can't write to its own."""
-    import triton
+    from triton import __version__, knobs
 
-    place = triton.knobs.cache
-    if not is_usable(Path(place.dir)):
-        place.dir = str(folder("triton", triton.__version__))
+    if not is_usable(Path(knobs.cache.dir)):
+        knobs.cache.dir = str(folder("triton", __version__))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tristate.kernels.backend import available_backends
 from tristate.kernels.registry import nearest
-from tristate.recipes.bench import crossover, length, models
+from tristate.recipes.bench import crossover, gpu, length, models
 from tristate.recipes.bench.cases import CASES, Case, cases
 from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
 from tristate.recipes.bench.measure import interleaved, peak_bytes
@@ -60,6 +60,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="leave out the largest sizes")
     parser.add_argument("--threads", type=int, action="append", help="default: 1, and all cores")
+    parser.add_argument("--device", default="cpu", help="default: cpu; kernels also on cuda, xpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     parser.add_argument(
         "--plot",
@@ -69,6 +70,13 @@ def main(words: Sequence[str]) -> int:
     )
     options = parser.parse_args(words)
     kernels = options.what == "kernels"
+    if options.device != "cpu":
+        if not kernels or options.plot or options.threads:
+            raise UsageError("--device times kernels alone, without --plot and --threads")
+        rows = gpu.run(options.only, options.quick, options.device)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        return 0
     for name in options.only if kernels else ():
         if name not in CASES:
             raise UsageError(f"no op {name!r} to measure; {nearest(name, CASES)}")

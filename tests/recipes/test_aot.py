@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tristate.core.errors import UserError
 from tristate.kernels.triton.cases import CASES
 from tristate.kernels.triton.targets import TARGETS
 from tristate.recipes import aot
@@ -39,6 +40,26 @@ def test_every_kernel_fits_every_gpu(tmp_path):
     assert not bad and status == 0
     assert {row["target"] for row in rows} == TARGETS.keys()
     assert {row["kernel"].partition(".")[0] for row in rows} == CASES.keys()
+
+
+def test_a_page_for_the_docs():
+    sizes = {"config": "", "registers": 40, "spill_bytes": 0, "shared_bytes": 1024}
+    rows = [
+        {"kernel": "op.forward", "target": "cuda:80"} | sizes,
+        {"kernel": "op.forward", "target": "cuda:80"} | sizes | {"registers": 96},
+        {"kernel": "op.forward", "target": "hip:gfx942"} | sizes | {"spill_bytes": 8},
+        {"kernel": "op.backward", "target": "cuda:80"} | sizes,
+    ]
+    page = aot.markdown(rows).splitlines()
+    assert "| `op.forward` | 2 | 96 / 0 / 1 | 40 / 8 / 1 |" in page
+    assert "| `op.backward` | 1 | 40 / 0 / 1 |  |" in page
+    assert "NVIDIA A100" in "".join(page) and "4 compiled, 1 of them" in page[-1]
+
+
+def test_without_triton_there_is_nothing_to_compile_with(monkeypatch):
+    monkeypatch.setattr(aot, "is_installed", lambda: False)
+    with pytest.raises(UserError, match="triton isn't installed"):
+        aot.main([])
 
 
 def test_what_does_not_fit_is_told():
