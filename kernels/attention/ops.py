@@ -89,7 +89,7 @@ def _fake(
 
 def _fake_triton(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     k, v, keep = inputs[1], inputs[2], inputs[-1]
-    out, last, _ = _fake(*inputs[:-1], False)
+    out, last, _ = _fake(*inputs[:-1], False)  # pyright: ignore[reportCallIssue]
     kept = v.new_empty(triton_kept_shape(k, v) if keep else (0,), dtype=torch.float32)
     return out, last, kept
 

@@ -20,7 +20,7 @@ _REBIAS = 112 << 23
 _NORMAL, _INFINITE, _HALF = 113 << 23, 143 << 23, 126 << 23
 
 
-def everywhere(kind: Any, value: int) -> Any:
+def everywhere(kind: Any, value: float) -> Any:
     """A constant with the same in all lanes."""
     return ir.Constant(kind, [value] * LANES)
 

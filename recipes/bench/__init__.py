@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tristate.kernels.backend import available_backends
 from tristate.kernels.registry import nearest
-from tristate.recipes.bench import crossover, gpu, length, models
+from tristate.recipes.bench import crossover, gpu, length, memory, models
 from tristate.recipes.bench.cases import CASES, Case, cases
 from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
 from tristate.recipes.bench.measure import interleaved, peak_bytes
@@ -88,7 +89,7 @@ def main(words: Sequence[str]) -> int:
     found = (cases if kernels else models.cases)(options.only, options.quick)
     rows = measure(found, options.threads)
     show(rows)
-    for sentence in length.growth(rows):
+    for sentence in (*length.growth(rows), *memory.growth(rows)):
         print(sentence)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -117,6 +118,8 @@ def measure(found: Iterable[Case], threads: Sequence[int] | None) -> list[dict[s
 
 def row(case: Case, direction: str, threads: int) -> dict[str, Any]:
     """Time ours, the floor and the peers of one case."""
+    if case.once:
+        return _single(case, direction, threads)
     backward = direction != "forward"
     ours = _call(case, case.ours, backward)
     calls = {"ours": ours}
@@ -141,6 +144,23 @@ def row(case: Case, direction: str, threads: int) -> dict[str, Any]:
         "floor_ms": max(ms.get("floor", 0.0), memory_ms(n_bytes)),
         "peers": {name: ms[name] for name in case.peers},
         "peak_bytes": peak_bytes(ours),
+    }
+
+
+def _single(case: Case, direction: str, threads: int) -> dict[str, Any]:
+    """Time and weigh one call."""
+    began = time.perf_counter()
+    peak = peak_bytes(lambda: case.ours(**case.inputs))
+    return {
+        "what": case.what,
+        "shape": case.shape,
+        "backend": "cpu",
+        "direction": direction,
+        "threads": threads,
+        "ms": 1e3 * (time.perf_counter() - began),
+        "floor_ms": memory_ms(case.shape["L"] * case.input_bytes),
+        "peers": {},
+        "peak_bytes": peak,
     }
 
 

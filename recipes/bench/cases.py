@@ -22,6 +22,8 @@ class Case:
         n_elements: channels times steps times states of a scan; 0 where arithmetic is no bound.
         directions: what is timed: ``"forward"``, ``"forward+backward"``.
         floor: where it is not the arithmetic of a scan, a call that does the least of the work.
+        once: too long to repeat: called a single time, and then the floor is reading the inputs at
+            each of its ``L`` steps.
     """
 
     what: str
@@ -32,6 +34,7 @@ class Case:
     n_elements: int = 0
     directions: Sequence[str] = ("forward", "forward+backward")
     floor: Callable[[], object] | None = None
+    once: bool = False
 
     @property
     def input_bytes(self) -> int:
@@ -57,6 +60,7 @@ CASES = Registry(
         "state_space": "tristate.recipes.bench.state_space:cases",
         "add_norm": "tristate.recipes.bench.norm:cases",
         "length": "tristate.recipes.bench.length:cases",
+        "online": "tristate.recipes.bench.online:cases",
         "transformers": "tristate.recipes.bench.drop_in:cases",
     },
 )

@@ -137,8 +137,9 @@ class _LanguageModel:
         self.model, self.cache = model, cache
         family = type(model).__name__
         self.told = {"RecurrentGemmaForCausalLM": "position_ids"}.get(family)
-        self.name = "past_key_values" if hasattr(model.config, "num_attention_heads") else None
-        self.name = self.name or ("state" if family == "RwkvForCausalLM" else "cache_params")
+        self.name = "state" if family == "RwkvForCausalLM" else "cache_params"
+        if hasattr(model.config, "num_attention_heads"):
+            self.name = "past_key_values"
 
     def prompt(self, x: Tensor) -> tuple[Tensor, Any]:
         """Logits ``(B, L, V)`` and the cache."""

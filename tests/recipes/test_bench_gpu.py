@@ -3,6 +3,7 @@
 import json
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_each_call_has_inputs_that_lie_in_no_cache():
 
 def test_gradients_are_of_every_input():
     inputs = {"x": torch.randn(3), "y": torch.randn(3), "n": torch.arange(3)}
-    call = rotation.rotating(lambda x, y, n: (x * y, x + n), inputs, backward=True)
+    call: Any = rotation.rotating(lambda x, y, n: (x * y, x + n), inputs, backward=True)
     for _ in range(3):
         dx, dy = call()
         torch.testing.assert_close(dx, inputs["y"] + 1)

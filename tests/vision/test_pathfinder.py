@@ -1,10 +1,12 @@
 """Pathfinder: every picture has one reading, and nothing but the reading tells the label."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from skimage import measure, transform
+from skimage import transform
 
 from tristate.vision.data.dashes import pictures
 from tristate.vision.data.pathfinder import STYLES, Pathfinder, draw, style_of
@@ -24,16 +26,20 @@ def solve(image, style):
     """Whether the discs lie on one path: by what is near, from the picture alone."""
     fine = transform.rescale(image / 255, UP, order=1, mode="edge")
     bright = fine > 0.3
-    inner = ndimage.distance_transform_edt(bright) / UP
+    inside: Any = ndimage.distance_transform_edt(bright)
+    inner = inside / UP
     wide = inner > (2 * style.radius + style.thickness) / 3
-    discs, n_discs = measure.label(wide, return_num=True)
+    touching = np.ones((3, 3))
+    labelled: Any = ndimage.label(wide, touching)
+    discs, n_discs = labelled
     assert n_discs == 2, "the discs are not to be told from the dashes"
     # Half way from the gaps, which are bridged, to the clearance, which is not; bright is a little
     # more than the dash.
     reach = (style.gap + style.clearance) / 4 - (style.thickness / 2 + 0.2)
-    grown = ndimage.distance_transform_edt(~bright) / UP < reach
-    parts = measure.label(grown, connectivity=2)
-    one, other = (set(parts[discs == disc].tolist()) for disc in (1, 2))
+    far: Any = ndimage.distance_transform_edt(~bright)
+    grown = far / UP < reach
+    parts: Any = ndimage.label(grown, touching)
+    one, other = (set(parts[0][discs == disc].tolist()) for disc in (1, 2))
     return one == other
 
 

@@ -54,7 +54,7 @@ def draw(style: Style, count: int, seed: int) -> tuple[Tensor, Tensor]:
         seed: of all that is random.
     """
     random = np.random.default_rng(seed)
-    joined = random.permutation(np.arange(count) % 2 == int(random.integers(2)))
+    joined = random.permutation(np.arange(count) % 2 == int(random.integers(2))).astype(bool)
     images, _, _ = pictures(style, joined, int(random.integers(2**62)))
     return torch.from_numpy(images)[:, None], torch.from_numpy(joined).long()
 
