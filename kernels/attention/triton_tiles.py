@@ -27,9 +27,10 @@ def dot(a, b):
     Products of bfloat16 parts on matrix units (:mod:`tristate.kernels.triton.products`) take three
     times the registers, which two states leave no room for.
     """
-    # A sum of one: the compiler won't make a factor anew in each thread that reads it.
+    # Sums of one: the compiler won't make a factor anew in each thread that reads it, nor put a
+    # product off until it's read, and hold its factors in registers meanwhile.
     a, b = tl.sum(a[None, :, :], 0), tl.sum(b[None, :, :], 0)
-    return tl.dot(a, b, input_precision="ieee")
+    return tl.sum(tl.dot(a, b, input_precision="ieee")[None, :, :], 0)
 
 
 @triton.jit
