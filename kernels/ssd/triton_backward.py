@@ -148,6 +148,9 @@ def backward(
             flow = tl.sum(dy_wide * y, 1) - size * d_size
             d_log = tl.sum(tl.where(reaches(segment, t), flow[:, None], 0), 0)
             d_log += tl.where(segment == after, at_end, 0)
+            # A decay that leaves nothing has no slope: what the sums keep of their rounding would
+            # be multiplied by a long step.
+            d_log = tl.where(log_decay < -40, 0, d_log)
             dA_all += tl.sum(size * d_log, 0)
             d_size += rate * d_log
             if D is not None:
