@@ -17,8 +17,8 @@ from tristate.bio.data.sources import NamedWindows
 from tristate.bio.data.tokenize import CharacterTokenizer, caduceus_tokenizer
 from tristate.bio.data.tsv import Labelled, read_tsv
 from tristate.core.errors import UserError
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Named, Source
+from tristate.core.training.data import PartedData
+from tristate.core.training.loader import Loader, Source
 from tristate.kernels.registry import nearest
 
 
@@ -71,7 +71,7 @@ def held_out(groups: Sequence[str], share: float) -> Tensor:
     return torch.tensor([group in taken for group in groups])
 
 
-class LabelledWindows(DataModule):
+class LabelledWindows(PartedData):
     """Windows with labels from tables with tabs, in memory.
 
     A batch is ``(ids, labels)``, ``(B, L)`` and ``(B,)`` int64; shorter windows are filled up on
@@ -140,7 +140,6 @@ class LabelledWindows(DataModule):
         self.class_names = sorted({row.label for row in self.rows})
         if len(self.class_names) < 2:
             raise UserError(f"{train} has the single label {self.class_names[0]!r}: wanted two")
-        self.parts: dict[str, Source] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -200,22 +199,10 @@ class LabelledWindows(DataModule):
         labels = torch.tensor([numbers[row.label] for row in rows])
         return self.tokenizer.encode_batch(texts), labels
 
-    def train_dataloader(self) -> Loader:
-        """Training windows in a new order each epoch."""
-        return self.loader(self.parts["train"], train=True)
-
-    def val_dataloader(self) -> Loader:
-        """The windows to validate on."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """The windows to test on."""
-        return self.loader(self.parts["test"])
-
     def predict_dataloader(self) -> Loader:
         """The intervals of ``predict_bed``, else the test windows, with their names."""
         if self.predict_fasta is None or self.predict_bed is None:
-            return self.loader(Named(self.parts["test"], "test"))
+            return super().predict_dataloader()
         genome = Genome(self.predict_fasta)
         intervals = read_bed(self.predict_bed, genome.lengths)
         self.check_intervals(intervals)

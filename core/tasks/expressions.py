@@ -10,8 +10,8 @@ from tristate.core.errors import UserError
 from tristate.core.tasks.drawn import TEST, VAL, Fixed, Fresh
 from tristate.core.tasks.listops import TOKENS, ListOps
 from tristate.core.tasks.texts import Texts
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Named, Source
+from tristate.core.training.data import PartedData
+from tristate.core.training.loader import Source
 
 WHERE = (
     "unpack lra_release.gz from https://github.com/google-research/long-range-arena and name the "
@@ -21,7 +21,7 @@ _IDS = {token: index for index, token in enumerate(TOKENS) if token}
 _BRACKETS = ("(", ")")
 
 
-class Expressions(DataModule):
+class Expressions(PartedData):
     """Expressions of 501 to 1,999 tokens and their values; ids are those of ListOps' ``TOKENS``.
 
     Args:
@@ -58,7 +58,6 @@ class Expressions(DataModule):
         self.root = Path(root) if root is not None else None
         self.problem = ListOps(length=2000, min_length=500, max_depth=10, max_args=10)
         self.counts = {"train": n_train, "val": n_val, "test": n_test}
-        self.parts: dict[str, Source] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -82,22 +81,6 @@ class Expressions(DataModule):
             "val": Whole(Fixed(self.problem, self.counts["val"], length, (self.seed, VAL))),
             "test": Whole(Fixed(self.problem, self.counts["test"], length, (self.seed, TEST))),
         }
-
-    def train_dataloader(self) -> Loader:
-        """Expressions to train on."""
-        return self.loader(self.parts["train"], train=True)
-
-    def val_dataloader(self) -> Loader:
-        """The same ones each time."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """The same ones each time."""
-        return self.loader(self.parts["test"])
-
-    def predict_dataloader(self) -> Loader:
-        """The expressions to test on, with their names."""
-        return self.loader(Named(self.parts["test"], "test"))
 
 
 class Whole:

@@ -11,8 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tristate.core.errors import UserError
 from tristate.core.tasks.texts import BYTES, PAD, byte_ids
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Named
+from tristate.core.training.data import PartedData
 
 WHERE = "unpack lra_release.gz from https://github.com/google-research/long-range-arena"
 PARTS = {"train": "train", "val": "eval", "test": "test"}
@@ -79,7 +78,7 @@ def _line_starts(path: Path) -> list[int]:
     return starts
 
 
-class Papers(DataModule):
+class Papers(PartedData):
     """Pairs of papers of the ACL Anthology Network, as bytes: byte ``b`` is id ``b + 1``, 0 fills.
 
     Args:
@@ -108,7 +107,6 @@ class Papers(DataModule):
         if max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         self.root, self.max_length = Path(root), max_length
-        self.parts: dict[str, Pairs] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -122,19 +120,3 @@ class Papers(DataModule):
                 part: Pairs(self.root / f"new_aan_pairs.{name}.tsv", self.max_length)
                 for part, name in PARTS.items()
             }
-
-    def train_dataloader(self) -> Loader:
-        """Training pairs in a new order each epoch."""
-        return self.loader(self.parts["train"], train=True)
-
-    def val_dataloader(self) -> Loader:
-        """Pairs to validate on."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """Pairs to test on."""
-        return self.loader(self.parts["test"])
-
-    def predict_dataloader(self) -> Loader:
-        """The pairs to test on, with their names."""
-        return self.loader(Named(self.parts["test"], "test"))

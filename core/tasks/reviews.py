@@ -5,14 +5,13 @@ from typing import Any
 
 from tristate.core.errors import UserError
 from tristate.core.tasks.texts import BYTES, Texts, byte_ids
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Named
+from tristate.core.training.data import PartedData
 
 WHERE = "unpack aclImdb_v1.tar.gz from https://ai.stanford.edu/~amaas/data/sentiment"
 CLASSES = ["neg", "pos"]
 
 
-class Reviews(DataModule):
+class Reviews(PartedData):
     """IMDB's 25,000 + 25,000 reviews as bytes: byte ``b`` is id ``b + 1``, 0 is padding.
 
     Args:
@@ -48,7 +47,6 @@ class Reviews(DataModule):
                 f"got {max_length} and {held_out}"
             )
         self.root, self.max_length, self.held_out = Path(root), max_length, held_out
-        self.parts: dict[str, Texts] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -76,19 +74,3 @@ class Reviews(DataModule):
                 raise UserError(f"there is no review (*.txt) in {folder}: {WHERE}")
             items += [(byte_ids(p.read_bytes()[: self.max_length]), label) for p in paths]
         return items
-
-    def train_dataloader(self) -> Loader:
-        """Training reviews in a new order each epoch."""
-        return self.loader(self.parts["train"], train=True)
-
-    def val_dataloader(self) -> Loader:
-        """The training reviews that were set aside."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """The test reviews."""
-        return self.loader(self.parts["test"])
-
-    def predict_dataloader(self) -> Loader:
-        """The test reviews, with their names."""
-        return self.loader(Named(self.parts["test"], "test"))

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from tristate.core.seeds import global_seed
-from tristate.core.training.loader import Loader, Source
+from tristate.core.training.loader import Loader, Named, Source
 
 
 class DataModule(LightningDataModule):
@@ -83,3 +83,35 @@ class DataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the seed of the run that is resumed."""
         self.seed = state_dict["seed"]
+
+
+class PartedData(DataModule):
+    """A data module whose ``setup`` puts one source each into ``parts``: train, val and test.
+
+    Args:
+        batch_size: as :class:`DataModule`.
+        workers: as :class:`DataModule`.
+        seed: as :class:`DataModule`.
+    """
+
+    test_name = "test"  # what the names of the test part's items begin with
+
+    def __init__(self, batch_size: int, workers: int, seed: int | None) -> None:
+        super().__init__(batch_size, workers, seed)
+        self.parts: dict[str, Any] = {}
+
+    def train_dataloader(self) -> Loader:
+        """What there is to train on, in a new order each epoch."""
+        return self.loader(self.parts["train"], train=True)
+
+    def val_dataloader(self) -> Loader:
+        """What to validate on, the same each time."""
+        return self.loader(self.parts["val"])
+
+    def test_dataloader(self) -> Loader:
+        """What to test on, the same each time."""
+        return self.loader(self.parts["test"])
+
+    def predict_dataloader(self) -> Loader:
+        """What to test on, with its names."""
+        return self.loader(Named(self.parts["test"], self.test_name))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from tristate.core.errors import UserError
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Named
+from tristate.core.training.data import PartedData
 from tristate.vision.data.tensors import TensorImages
 
 WHERE = (
@@ -38,7 +37,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 MEAN, STD = 122.6 / 255, 61.0 / 255
 
 
-class GreyCIFAR10(DataModule):
+class GreyCIFAR10(PartedData):
     """32x32 grey images of ten kinds of things, kept in memory.
 
     Args:
@@ -57,6 +56,8 @@ class GreyCIFAR10(DataModule):
     Tay et al. 2020, https://arxiv.org/abs/2011.04006, section 2.2.4.
     """
 
+    test_name = "test_batch"
+
     def __init__(
         self,
         root: str,
@@ -69,7 +70,6 @@ class GreyCIFAR10(DataModule):
         if val_size < 1:
             raise ValueError(f"val_size must be positive, got {val_size}")
         self.root, self.val_size = Path(root), val_size
-        self.parts: dict[str, TensorImages] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -99,22 +99,6 @@ class GreyCIFAR10(DataModule):
             "val": plain(images[-self.val_size :], labels[-self.val_size :]),
             "test": plain(*read_batch(self.root / "test_batch.bin")),
         }
-
-    def train_dataloader(self) -> Loader:
-        """Training images in a new order each epoch."""
-        return self.loader(self.parts["train"], train=True)
-
-    def val_dataloader(self) -> Loader:
-        """The training images that were set aside."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """The test images."""
-        return self.loader(self.parts["test"])
-
-    def predict_dataloader(self) -> Loader:
-        """The test images, with their names."""
-        return self.loader(Named(self.parts["test"], "test_batch"))
 
 
 def read_batch(path: Path) -> tuple[Tensor, Tensor]:

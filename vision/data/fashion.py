@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tristate.core.errors import UserError
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Items, Loader, Named
+from tristate.core.training.data import PartedData
+from tristate.core.training.loader import Items, Loader
 from tristate.vision.data.files import ImageFiles, plain_transform
 from tristate.vision.data.idx import find_idx, read_idx
 from tristate.vision.data.tensors import TensorImages
@@ -33,7 +33,7 @@ CLASSES = [
 MEAN, STD = 0.2867, 0.3540
 
 
-class FashionMNIST(DataModule):
+class FashionMNIST(PartedData):
     """28x28 grey images of ten kinds of clothing, kept in memory.
 
     For validation the last training images of each class are set aside; the test images are only
@@ -56,6 +56,8 @@ class FashionMNIST(DataModule):
     Source: Xiao et al. 2017, https://arxiv.org/abs/1708.07747.
     """
 
+    test_name = "t10k-images"
+
     def __init__(
         self,
         root: str | None = None,
@@ -75,7 +77,6 @@ class FashionMNIST(DataModule):
         self.root = Path(root) if root is not None else EMBEDDED
         self.val_size, self.shift, self.flip = val_size, shift, flip
         self.predict_path = predict_path
-        self.parts: dict[str, TensorImages] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -124,20 +125,8 @@ class FashionMNIST(DataModule):
             raise UserError(f"{paths[1]} holds the label {labels.max()}: there are classes 0 to 9")
         return images[:, None], labels.long()
 
-    def train_dataloader(self) -> Loader:
-        """Augmented training images in a new order each epoch."""
-        return self.loader(self.parts["train"], train=True)
-
-    def val_dataloader(self) -> Loader:
-        """The training images that were set aside."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """The test images."""
-        return self.loader(self.parts["test"])
-
     def predict_dataloader(self) -> Loader:
         """The images at ``predict_path``, else the test images, with their names."""
         if self.predict_path is None:
-            return self.loader(Named(self.parts["test"], "t10k-images"))
+            return super().predict_dataloader()
         return self.loader(Items(ImageFiles(self.predict_path, plain_transform(self.facts), "L")))

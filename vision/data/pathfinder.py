@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tristate.core.seeds import mix
-from tristate.core.training.data import DataModule
-from tristate.core.training.loader import Loader, Named, Source
+from tristate.core.training.data import PartedData
+from tristate.core.training.loader import Loader
 from tristate.vision.data.dashes import Style, pictures
 
 CLASSES = ["apart", "joined"]
@@ -105,7 +105,7 @@ def normalised(images: Tensor) -> Tensor:
     return images.float().div_(255).sub_(MEAN).div_(STD)
 
 
-class Pathfinder(DataModule):
+class Pathfinder(PartedData):
     """Two long dashed paths among short ones; two discs lie on one long path, or on both.
 
     Pictures are drawn as they are needed: new ones in every epoch of training, the same ones to
@@ -145,7 +145,6 @@ class Pathfinder(DataModule):
         if min(n_train, n_val, n_test) < 1:
             raise ValueError("n_train, n_val and n_test must be positive")
         self.n_train, self.n_val, self.n_test = n_train, n_val, n_test
-        self.parts: dict[str, Source] = {}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -170,15 +169,3 @@ class Pathfinder(DataModule):
     def train_dataloader(self) -> Loader:
         """New pictures."""
         return self.loader(Drawn(self.style, self.n_train), train=True)
-
-    def val_dataloader(self) -> Loader:
-        """The same pictures each time."""
-        return self.loader(self.parts["val"])
-
-    def test_dataloader(self) -> Loader:
-        """The same pictures each time."""
-        return self.loader(self.parts["test"])
-
-    def predict_dataloader(self) -> Loader:
-        """The pictures to test on, with their names."""
-        return self.loader(Named(self.parts["test"], "test"))
