@@ -86,7 +86,8 @@ def selective_scan(
             and not torch.compiler.is_exporting()
             and any(x is not None and x.requires_grad for x in inputs)
         )
-        out, last_state = ops.run(chosen, *inputs, seq_idx, delta_softplus, reverse, keep)
+        forward = ops.triton_forward if chosen == "triton" else ops.run
+        out, last_state, _ = forward(*inputs, seq_idx, delta_softplus, reverse, keep)
     return (out, last_state) if return_last_state else out
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tristate.kernels import double_backward
 from tristate.kernels.backend import takes_triton
-from tristate.kernels.direct import unobserved
+from tristate.kernels.direct import shortened
 from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.selective import reference
 from tristate.kernels.triton.twin import twin
@@ -174,7 +174,7 @@ def empty_like_weight(weight: Tensor) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.softplus, ctx.reverse, _ = inputs
-    ctx.direct, ctx.ops = False, (forward, backward)
+    ctx.ops = run, run_backward
     ctx.save_for_backward(*tensors, output[2])
     # Checkpoints have no gradient, and the last state often none: no zeros are made for them.
     ctx.set_materialize_grads(False)
@@ -189,10 +189,8 @@ def _forward_gradients(
         checkpoints = forward(*tensors, ctx.softplus, ctx.reverse, True)[2]
     if grad_out is None:
         grad_out = torch.zeros_like(tensors[0])
-    inputs = (grad_out, grad_last, *tensors, checkpoints, ctx.softplus, ctx.reverse)
-    # The op, where the gradients are themselves differentiated or traced; else on the short way.
-    direct = ctx.direct and not torch.is_grad_enabled() and type(grad_out) is Tensor
-    grads = _cpu(tensors[2]).backward(*inputs) if direct else backward(*inputs)
+    flags = ctx.softplus, ctx.reverse
+    grads = backward(grad_out, grad_last, *tensors, checkpoints.detach(), *flags)
     present = [g if x is not None else None for g, x in zip(grads, tensors[:9], strict=True)]
     return *present, None, None, None, None
 
@@ -241,33 +239,7 @@ triton_forward.register_autograd(_forward_gradients, setup_context=_keep_triton)
 for _backward in (backward, triton_backward):
     _backward.register_fake(_fake_backward)
     _backward.register_autograd(_backward_gradients, setup_context=_keep_for_second)
-
-
-class _Direct(torch.autograd.Function):
-    """The forward op without the dispatcher, which takes longer than a small scan."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        out, last, checkpoints = _cpu(inputs[2]).forward(*inputs)
-        _keep(ctx, inputs, (out, last, checkpoints))
-        ctx.direct = True
-        return out, last
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        grad_out, grad_last = grads
-        return _forward_gradients(ctx, grad_out, grad_last, None)
-
-
-def run(backend: str, *inputs: Any) -> tuple[Tensor, Tensor]:
-    """Output and last state of a backend's op, on the shortest way there is."""
-    if backend == "triton":
-        return triton_forward(*inputs)[:2]
-    if not unobserved(inputs[:10]):
-        return forward(*inputs)[:2]
-    if inputs[-1]:
-        return _Direct.apply(*inputs)
-    return _cpu(inputs[2]).forward(*inputs)[:2]
+run, run_backward = shortened(forward), shortened(backward)
 
 
 @torch.library.custom_op("tristate::selective_state_update_triton", mutates_args=("state",))
