@@ -9,7 +9,7 @@ from torch import Tensor
 from tristate.kernels.attention import triton_backward, triton_forward
 from tristate.kernels.delta.ops import triton_kept_shape, triton_part
 from tristate.kernels.triton.carry import hand_on
-from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.matrix_carry import hand_matrix_on
 from tristate.kernels.triton.plan import power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
@@ -78,12 +78,12 @@ def _work(
         # Known only when it runs: of what is counted the compiler would make one long program.
         "n_steps": _STEPS,
         "scale": scale,
-        **_strides("q", q),
-        **_strides("k", k),
-        **_strides("v", v),
-        **_strides("g", g if g is None or by_key else g[..., None]),
-        **_strides("a", a),
-        **_strides("b", b),
+        **strides("q", q, "bthc"),
+        **strides("k", k, "bthc"),
+        **strides("v", v, "bthc"),
+        **strides("g", g if g is None or by_key else g[..., None], "bthc"),
+        **strides("a", a, "bthc"),
+        **strides("b", b, "bthc"),
         "REVERSE": reverse,
         "BEFORE": before,
         "BY_KEY": by_key,
@@ -95,11 +95,6 @@ def _work(
         "num_warps": 8,
     }
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, part, n_blocks, arguments)
-
-
-def _strides(name: str, x: Tensor | None) -> dict[str, int]:
-    strides = [0] * 4 if x is None else x.stride()
-    return {f"{name}_{axis}": stride for axis, stride in zip("bthc", strides, strict=True)}
 
 
 def _sweep(work: _Work, grid: tuple[int, int] | None = None, **given: Any) -> None:
@@ -207,7 +202,7 @@ def backward(
         "known": kept.new_empty((0,) if a is None else room),
         "outgoing": outgoing,
         "n_parts": work.parts,
-        **_strides("grad", grad_out),
+        **strides("grad", grad_out, "bthc"),
     }
     incoming = grad_last
     if work.grid[1] > 1:

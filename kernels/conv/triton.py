@@ -6,7 +6,7 @@ from torch.nn.functional import pad
 
 from tristate.kernels.conv import triton_kernels
 from tristate.kernels.layout import empty_like_rows
-from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.plan import Tiles, halves, narrowed, power_of_two
 from tristate.kernels.triton.tune import tuned
 
@@ -54,8 +54,8 @@ def forward(
         length=length,
         n_blocks=n_blocks,
         n_tiles=n_tiles,
-        **_strides("x", x),
-        **_strides("out", out),
+        **strides("x", x, "bdt"),
+        **strides("out", out, "bdt"),
         SILU=silu,
         REVERSE=reverse,
         WIDTH=width,
@@ -113,9 +113,9 @@ def backward(
         length=length,
         n_blocks=n_blocks,
         n_tiles=-(-n_tiles // n_chunks),
-        **_strides("grad", grad_out),
-        **_strides("x", x),
-        **_strides("dx", dx),
+        **strides("grad", grad_out, "bdt"),
+        **strides("x", x, "bdt"),
+        **strides("dx", dx, "bdt"),
         SILU=silu,
         REVERSE=reverse,
         WIDTH=width,
@@ -156,13 +156,13 @@ def causal_conv1d_update(
         n_channels=dim,
         n_steps=n_steps,
         n_slots=n_slots,
-        **_strides("x", x),
+        **strides("x", x, "bdt"),
         state_b=conv_state.stride(0),
         state_d=conv_state.stride(1),
         state_s=conv_state.stride(2),
         weight_d=weight.stride(0),
         weight_k=weight.stride(1),
-        **_strides("out", out),
+        **strides("out", out, "bdt"),
         SILU=silu,
         WIDTH=weight.shape[1],
         BLOCK_D=block_d,
@@ -173,10 +173,6 @@ def causal_conv1d_update(
 
 def _dense(x: Tensor) -> Tensor:
     return x.float().contiguous()
-
-
-def _strides(name: str, x: Tensor) -> dict[str, int]:
-    return {f"{name}_{axis}": stride for axis, stride in zip("bdt", x.stride(), strict=True)}
 
 
 def _stream(seq_idx: Tensor, width: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:

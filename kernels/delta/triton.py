@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tristate.kernels.delta import triton_backward, triton_forward
 from tristate.kernels.delta.ops import triton_kept_shape, triton_part
-from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.matrix_carry import hand_matrix_on
 from tristate.kernels.triton.plan import power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
@@ -85,11 +85,11 @@ def _work(
         "d_value": d_value,
         "n_blocks": n_blocks,
         "scale": scale,
-        **_strides("q", q),
-        **_strides("k", k),
-        **_strides("v", v),
-        **_strides("beta", rates),
-        **_strides("g", decays),
+        **strides("q", q, "bthc"),
+        **strides("k", k, "bthc"),
+        **strides("v", v, "bthc"),
+        **strides("beta", rates, "bthc"),
+        **strides("g", decays, "bthc"),
         "REVERSE": reverse,
         "BY_KEY": by_key,
         "BY_VALUE": by_value,
@@ -103,11 +103,6 @@ def _work(
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, n_blocks, part, arguments)
 
 
-def _strides(name: str, x: Tensor | None) -> dict[str, int]:
-    strides = [0] * 4 if x is None else x.stride()
-    return {f"{name}_{axis}": stride for axis, stride in zip("bthc", strides, strict=True)}
-
-
 def _sweep(work: _Work, **given: Any) -> None:
     """Run the forward kernel for what isn't None among ``v``, ``out``, ``kept``, ``entering``."""
     out = given["out"]
@@ -115,7 +110,7 @@ def _sweep(work: _Work, **given: Any) -> None:
         triton_forward.forward,
         given.pop("grid", work.grid),
         **{**work.arguments, "n_tiles": work.parts * work.arguments["KEPT"], **given},
-        **_strides("out", out),
+        **strides("out", out, "bthc"),
     )
 
 
@@ -202,7 +197,7 @@ def backward(
         "dg": dg,
         "outgoing": outgoing,
         "n_parts": work.parts,
-        **_strides("grad", grad_out),
+        **strides("grad", grad_out, "bthc"),
     }
     incoming = grad_last
     if work.grid[1] > 1:

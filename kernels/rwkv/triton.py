@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tristate.kernels.rwkv import triton_backward, triton_kernels
 from tristate.kernels.rwkv.ops import TILE
-from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.plan import power_of_two, share_out
 from tristate.kernels.triton.segments import marks
 
@@ -35,7 +35,7 @@ def forward(
         **_inputs(k, v, w, u, seq_idx, reverse),
         "leaving": leaving,
         **sizes,
-        **_strides("out", out),
+        **strides("out", out, "btd"),
     }
     entering = _dense(initial_state)
     if grid[1] > 1:
@@ -83,9 +83,9 @@ def backward(
         "du": du,
         "outgoing": outgoing,
         **sizes,
-        **_strides("grad", grad_out),
-        **_strides("dk", dk),
-        **_strides("dv", dv),
+        **strides("grad", grad_out, "btd"),
+        **strides("dk", dk, "btd"),
+        **strides("dv", dv, "btd"),
     }
     incoming = None
     if grad_last is not None:
@@ -137,8 +137,8 @@ def _inputs(
         "w": _dense(w),
         "u": _dense(u),
         "marks": marks(seq_idx, reverse),
-        **_strides("k", k),
-        **_strides("v", v),
+        **strides("k", k, "btd"),
+        **strides("v", v, "btd"),
         "REVERSE": reverse,
     }
 
@@ -164,7 +164,3 @@ def _hand_on(decays: Tensor, ends: Tensor, initial: Tensor | None, back: bool) -
 
 def _dense(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.float().contiguous()
-
-
-def _strides(name: str, x: Tensor) -> dict[str, int]:
-    return {f"{name}_{axis}": stride for axis, stride in zip("btd", x.stride(), strict=True)}

@@ -17,7 +17,7 @@ from tristate.kernels.selective import (
 from tristate.kernels.selective.ops import TRITON_TILE as STEPS
 from tristate.kernels.selective.ops import states_innermost, triton_checkpoint_shape
 from tristate.kernels.triton.carry import hand_on
-from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.plan import Tiles, halves, narrowed, power_of_two, share_out
 from tristate.kernels.triton.segments import marks
 from tristate.kernels.triton.tune import tuned
@@ -114,9 +114,9 @@ def _work(
         "group_channels": dim // n_groups,
         "group_blocks": group_blocks,
         "n_tiles": tiles_each,
-        **_strides("u", u, "bdt"),
-        **_strides("delta", delta, "bdt"),
-        **_strides("z", z, "bdt"),
+        **strides("u", u, "bdt"),
+        **strides("delta", delta, "bdt"),
+        **strides("z", z, "bdt"),
         "SOFTPLUS": delta_softplus,
         "REVERSE": reverse,
         "BLOCK_N": power_of_two(n_states),
@@ -130,7 +130,7 @@ def _work(
         arguments[name] = weight if varies else _dense(weight.T)
         arguments[f"{name}_channels"] = dim // _groups(weight)
         rows = weight if weight.dim() == 4 else weight[:, None] if varies else None
-        arguments |= _strides(name, rows, "bgnt")
+        arguments |= strides(name, rows, "bgnt")
     return _Work((batch * n_blocks, n_chunks), n_blocks, arguments)
 
 
@@ -148,11 +148,6 @@ def _dense(x: Tensor) -> Tensor:
 def _pairs(x: Tensor) -> Tensor:
     """The memory of a dense tensor as real numbers."""
     return torch.view_as_real(x) if x.is_complex() else x
-
-
-def _strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
-    strides = [0] * len(axes) if x is None else x.stride()
-    return {f"{name}_{axis}": stride for axis, stride in zip(axes, strides, strict=True)}
 
 
 @tuned("selective_scan", _forward_plans)
@@ -184,7 +179,7 @@ def forward(
         **work.arguments,
         "D": None if D is None else _dense(D),
         "leaving": _pairs(leaving),
-        **_strides("out", out, "bdt"),
+        **strides("out", out, "bdt"),
     }
     entering = None if initial_state is None else initial_state.mT
     if work.grid[1] > 1:
@@ -253,12 +248,12 @@ def backward(
         "ddelta": ddelta,
         "kept": _pairs(checkpoints),
         "outgoing": _pairs(outgoing),
-        **_strides("grad", grad_out, "bdt"),
-        **_strides("du", du, "bdt"),
-        **_strides("ddelta", ddelta, "bdt"),
-        **_strides("dz", dz, "bdt"),
-        **_strides("dB", dB if B.dim() > 2 else None, "bgnt"),
-        **_strides("dC", dC if C.dim() > 2 else None, "bgnt"),
+        **strides("grad", grad_out, "bdt"),
+        **strides("du", du, "bdt"),
+        **strides("ddelta", ddelta, "bdt"),
+        **strides("dz", dz, "bdt"),
+        **strides("dB", dB if B.dim() > 2 else None, "bgnt"),
+        **strides("dC", dC if C.dim() > 2 else None, "bgnt"),
     }
     incoming = None if grad_last is None else grad_last.mT
     if n_chunks > 1:

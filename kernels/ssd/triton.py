@@ -9,7 +9,7 @@ from torch import Tensor
 from tristate.kernels.ssd import triton_backward, triton_forward, triton_weights
 from tristate.kernels.ssd.ops import triton_kept_shape, triton_part
 from tristate.kernels.triton.carry import hand_on
-from tristate.kernels.triton.launch import launch
+from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.plan import power_of_two, programs_to_fill, share_out
 from tristate.kernels.triton.segments import numbers
 
@@ -78,11 +78,11 @@ def _work(
         "n_states": n_states,
         "least": dt_min,
         "most": dt_max,
-        **_strides("x", x, "bthp"),
-        **_strides("dt", dt, "bth"),
-        **_strides("B", B, "btgn"),
-        **_strides("C", C, "btgn"),
-        **_strides("z", z, "bthp"),
+        **strides("x", x, "bthp"),
+        **strides("dt", dt, "bth"),
+        **strides("B", B, "btgn"),
+        **strides("C", C, "btgn"),
+        **strides("z", z, "bthp"),
         "SOFTPLUS": dt_softplus,
         "REVERSE": reverse,
         "KEPT": part // STEPS,
@@ -94,13 +94,8 @@ def _work(
     if D is not None:
         D = D.float()
         D = D if D.dim() == 2 else D[:, None].expand(n_heads, width)
-    of_heads = {"D": D, **_strides("D", D, "hp"), "n_blocks": n_blocks}
+    of_heads = {"D": D, **strides("D", D, "hp"), "n_blocks": n_blocks}
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, n_blocks, arguments, of_heads)
-
-
-def _strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
-    strides = [0] * len(axes) if x is None else x.stride()
-    return {f"{name}_{axis}": stride for axis, stride in zip(axes, strides, strict=True)}
 
 
 def forward(
@@ -131,7 +126,7 @@ def forward(
     given = {
         **work.arguments,
         **work.of_heads,
-        **_strides("out", out, "bthp"),
+        **strides("out", out, "bthp"),
         "leaving": leaving,
         "n_tiles": work.parts * work.arguments["KEPT"],
     }
@@ -203,9 +198,9 @@ def backward(
         "slopes": slopes,
         "outgoing": outgoing,
         "n_parts": work.parts,
-        **_strides("grad", grad_out, "bthp"),
-        **_strides("dx", dx, "bthp"),
-        **_strides("dz", dz, "bthp"),
+        **strides("grad", grad_out, "bthp"),
+        **strides("dx", dx, "bthp"),
+        **strides("dz", dz, "bthp"),
     }
     incoming = grad_last
     if n_chunks > 1:
@@ -267,7 +262,7 @@ def _of_weights(
         dC=dC,
         n_groups=n_groups,
         split_heads=split_heads,
-        **_strides("grad", grad_out, "bthp"),
+        **strides("grad", grad_out, "bthp"),
     )
     dB, dC = (x.sum(2).transpose(1, 2).contiguous() for x in (dB, dC))
     return dB, dC

@@ -94,6 +94,12 @@ def launch(
         kernel[tuple(grid)](**arguments)
 
 
+def strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
+    """A kernel's arguments ``{name}_{axis}``, one a letter of ``axes``; 0 of what isn't there."""
+    steps = [0] * len(axes) if x is None else x.stride()
+    return {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=True)}
+
+
 @cache
 def find_room() -> None:
     """Let Triton keep what it compiles in another folder where it can't write to its own."""
