@@ -5,6 +5,7 @@ import struct
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import address
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 _KERNELS = "tristate.kernels.norm.cpu_kernels"
@@ -37,10 +38,10 @@ def add_norm(
         n_tasks,
         n_tasks,
         values.data_ptr(),
-        _address(added),
-        _address(total),
+        address(added),
+        address(total),
         weight.data_ptr(),
-        _address(bias),
+        address(bias),
         out.data_ptr(),
         spares.data_ptr(),
         n_rows,
@@ -75,7 +76,7 @@ def add_norm_backward(
         n_tasks,
         n_tasks,
         grad.data_ptr(),
-        _address(grad_sum),
+        address(grad_sum),
         values.data_ptr(),
         scale.data_ptr(),
         dtotal.data_ptr(),
@@ -110,7 +111,7 @@ def gated_rms_norm(
         n_tasks,
         n_tasks,
         values.data_ptr(),
-        _address(gate),
+        address(gate),
         scale.data_ptr(),
         out.data_ptr(),
         spares.data_ptr(),
@@ -144,10 +145,10 @@ def gated_rms_norm_backward(
         n_tasks,
         grad.data_ptr(),
         values.data_ptr(),
-        _address(gate),
+        address(gate),
         scale.data_ptr(),
         dx.data_ptr(),
-        _address(dz),
+        address(dz),
         dweight.data_ptr(),
         spares.data_ptr(),
         n_rows,
@@ -163,10 +164,6 @@ def gated_rms_norm_backward(
 def _plain(x: Tensor) -> Tensor:
     """The values in float32, rows one after another."""
     return x.float().contiguous()
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
 
 
 def _total(parts: Tensor) -> Tensor:
