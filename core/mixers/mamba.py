@@ -22,6 +22,7 @@ class Mamba(Mixer):
         expand: ``d_inner = expand * d_model``.
         dt_rank: width of the step sizes' projection; ``ceil(d_model / 16)`` when absent.
         bias: biases in the two projections.
+        gate: weigh what comes out by ``silu(z)``; without there is no ``z``.
         reverse: read time backwards; then the mixer is not causal, and has no state.
         **branch: the other arguments of :class:`tristate.core.parts.selective.SelectiveBranch`.
 
@@ -39,6 +40,7 @@ class Mamba(Mixer):
         expand: float = 2,
         dt_rank: int | None = None,
         bias: bool = False,
+        gate: bool = True,
         reverse: bool = False,
         **branch: Any,
     ) -> None:
@@ -47,7 +49,7 @@ class Mamba(Mixer):
         self.causal = not reverse
         self.memory = "none" if reverse else "constant"
         d_inner = int(expand * d_model)
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=bias)
+        self.in_proj = nn.Linear(d_model, (1 + gate) * d_inner, bias=bias)
         self.branch = SelectiveBranch(
             d_inner,
             d_state=d_state,
@@ -58,9 +60,14 @@ class Mamba(Mixer):
         )
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
 
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is scanned, and what gates it."""
+        both = self.in_proj(x).split(self.branch.d_inner, dim=-1)
+        return both[0], both[1] if len(both) > 1 else None
+
     def forward(self, x: Tensor, *, seq_idx: Tensor | None = None) -> Tensor:
         """Mix ``x (B, L, d_model)``."""
-        y, _ = self.branch(*self.in_proj(x).chunk(2, dim=-1), seq_idx=seq_idx)
+        y, _ = self.branch(*self._split(x), seq_idx=seq_idx)
         return hide_padding(self.out_proj(y), seq_idx)
 
     def forward_state(
@@ -69,7 +76,7 @@ class Mamba(Mixer):
         """Mix ``x`` from ``state`` on."""
         if not self.causal:
             return super().forward_state(x, state, seq_idx=seq_idx)
-        y, last = self.branch(*self.in_proj(x).chunk(2, dim=-1), state, seq_idx=seq_idx)
+        y, last = self.branch(*self._split(x), state, seq_idx=seq_idx)
         return hide_padding(self.out_proj(y), seq_idx), last
 
     def init_state(

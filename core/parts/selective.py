@@ -1,5 +1,6 @@
 """One selective branch: convolution, input-dependent step and matrices, scan, gate."""
 
+from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,10 +26,22 @@ class ScanInputs(NamedTuple):
     u: Tensor  # (B, d_inner, L)
     delta: Tensor  # (B, d_inner, L)
     A: Tensor  # (d_inner, d_state)
-    B: Tensor  # (B, d_state, L)
-    C: Tensor  # (B, d_state, L)
+    B: Tensor  # (B, d_state, L); where it isn't selective (d_inner, d_state)
+    C: Tensor  # as B
     D: Tensor  # (d_inner,)
     delta_bias: Tensor  # (d_inner,)
+
+
+class ConstantStep(nn.Module):
+    """Step sizes that don't depend on the input: their bias alone, under the name it always has.
+
+    Args:
+        d_inner: channels.
+    """
+
+    def __init__(self, d_inner: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(d_inner))
 
 
 class SelectiveBranch(nn.Module):
@@ -53,12 +66,15 @@ class SelectiveBranch(nn.Module):
         norm_eps: RMS-normalise ``dt`` (before its projection), ``B`` and ``C``, with this added to
             the mean square; None for no norms.
         norm_weights: those norms have learnt weights, as Jamba's; FalconMamba's have none.
+        selective: which of ``"dt"``, ``"B"`` and ``"C"`` depend on the input. The others are
+            constants of each channel; with none of the three this is a time-invariant model.
         reverse: read time backwards; nothing is flipped in memory.
 
     Raises:
-        ValueError: ``dt_init`` is unknown.
+        ValueError: ``dt_init`` is unknown, or a name in ``selective``.
 
-    Source: Gu & Dao 2023, https://arxiv.org/abs/2312.00752, algorithm 2; initial values after
+    Source: Gu & Dao 2023, https://arxiv.org/abs/2312.00752, algorithm 2, and section 4.6.2 for
+    parts that are not selective; initial values after
     https://github.com/state-spaces/mamba; the norms: Lieber et al. 2024,
     https://arxiv.org/abs/2403.19887, section 6.4.
     """
@@ -78,24 +94,36 @@ class SelectiveBranch(nn.Module):
         dt_scale: float = 1.0,
         norm_eps: float | None = None,
         norm_weights: bool = True,
+        selective: Collection[str] = ("dt", "B", "C"),
         reverse: bool = False,
     ) -> None:
         super().__init__()
+        sizes = {"dt": dt_rank, "B": d_state, "C": d_state}
+        if unknown := set(selective) - set(sizes):
+            raise ValueError(f"selective are any of 'dt', 'B' and 'C', got {sorted(unknown)}")
         if dt_init not in ("random", "constant"):
             raise ValueError(f"dt_init must be 'random' or 'constant', got {dt_init!r}")
-        self.d_inner, self.d_state, self.d_conv, self.dt_rank = d_inner, d_state, d_conv, dt_rank
+        self.d_inner, self.d_state, self.d_conv = d_inner, d_state, d_conv
+        self.sizes = {name: size for name, size in sizes.items() if name in selective}
         self.dt_range, self.dt_init, self.dt_scale = (dt_min, dt_max, dt_floor), dt_init, dt_scale
         self.reverse = reverse
         self.conv = CausalConv1d(d_inner, d_conv, bias=conv_bias, reverse=reverse)
-        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        if self.sizes:
+            self.x_proj = nn.Linear(d_inner, sum(self.sizes.values()), bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner) if "dt" in self.sizes else ConstantStep(d_inner)
+        self.constants = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.empty(d_inner, d_state))
+                for name in ("B", "C")
+                if name not in self.sizes
+            }
+        )
         self.norms: nn.ModuleDict | None = None
         if norm_eps is not None:
-            sizes = {"dt": dt_rank, "B": d_state, "C": d_state}
             self.norms = nn.ModuleDict(
                 {
                     name: nn.RMSNorm(size, eps=norm_eps, elementwise_affine=norm_weights)
-                    for name, size in sizes.items()
+                    for name, size in self.sizes.items()
                 }
             )
         self.A_log = nn.Parameter(torch.empty(d_inner, d_state))
@@ -110,11 +138,15 @@ class SelectiveBranch(nn.Module):
         """``A = -(1, ..., d_state)`` in each channel; step sizes log-uniform in their range."""
         self.A_log.copy_(torch.arange(1, self.d_state + 1).float().log().expand_as(self.A_log))
         nn.init.ones_(self.D)
-        spread = self.dt_scale * self.dt_rank**-0.5
-        nn.init.uniform_(self.dt_proj.weight, -spread, spread)
-        if self.dt_init == "constant":
-            nn.init.constant_(self.dt_proj.weight, spread)
+        if "dt" in self.sizes:
+            spread = self.dt_scale * self.sizes["dt"] ** -0.5
+            nn.init.uniform_(self.dt_proj.weight, -spread, spread)
+            if self.dt_init == "constant":
+                nn.init.constant_(self.dt_proj.weight, spread)
         self.dt_proj.bias.copy_(draw_step_bias(self.d_inner, *self.dt_range))
+        # As S4D's: what enters weighs 1, what is read out is drawn.
+        for name, constant in self.constants.items():
+            nn.init.ones_(constant) if name == "B" else nn.init.normal_(constant)
 
     def forward(
         self,
@@ -147,17 +179,27 @@ class SelectiveBranch(nn.Module):
     ) -> tuple[ScanInputs, Tensor]:
         """What of ``x (B, L, d_inner)`` the scan reads, and the convolution's last state."""
         u, last_conv_state = self.conv(x, conv_state, seq_idx=seq_idx)
-        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        chosen: dict[str, Tensor] = {}
+        if self.sizes:
+            parts = self.x_proj(u).split(list(self.sizes.values()), dim=-1)
+            chosen = dict(zip(self.sizes, parts, strict=True))
         if self.norms is not None:
-            dt, B, C = self.norms["dt"](dt), self.norms["B"](B), self.norms["C"](C)
+            chosen = {name: self.norms[name](part) for name, part in chosen.items()}
         # The bias enters inside the scan, where softplus is: the sum stays in float32.
-        dt = F.linear(dt, self.dt_proj.weight)
+        if "dt" in chosen:
+            dt = F.linear(chosen["dt"], self.dt_proj.weight)
+        else:
+            dt = u.new_zeros(()).expand(u.shape)
+        B, C = (
+            chosen[name].transpose(1, 2) if name in chosen else self.constants[name]
+            for name in ("B", "C")
+        )
         inputs = ScanInputs(
             u.transpose(1, 2),
             dt.transpose(1, 2),
             -torch.exp(at_least_float32(self.A_log)),
-            B.transpose(1, 2),
-            C.transpose(1, 2),
+            B,
+            C,
             at_least_float32(self.D),
             at_least_float32(self.dt_proj.bias),
         )

@@ -21,6 +21,10 @@ CASES = {
     "norms": ("mamba", {"norm_eps": 1e-5}),
     "norms without weights": ("mamba", {"norm_eps": 1e-6, "norm_weights": False, "bias": True}),
     "constant steps": ("mamba", {"dt_init": "constant", "dt_scale": 2.0, "dt_rank": 3}),
+    "no gate": ("mamba", {"gate": False}),
+    "selective steps": ("mamba", {"selective": ["dt"], "norm_eps": 1e-5}),
+    "selective input": ("mamba", {"selective": ["B"], "gate": False}),
+    "time-invariant": ("mamba", {"selective": []}),
     "an MLP beside": ("mamba2", {"d_ssm": 16, "d_head": 4, "d_state": 8, "bias": True}),
     "groups": ("mamba2", {"n_groups": 3, "d_head": 4, "d_state": 8, "D_per_channel": True}),
     "limits": ("mamba2", {"dt_limit": (0.01, 0.05), "norm": False, "conv_bias": False}),
@@ -242,3 +246,17 @@ def test_griffins_residual_block_holds_an_attention_or_a_recurrence():
     assert (x.grad[0].abs().sum(-1) > 0).tolist() == [False] * 5 + [True] * 4
     with pytest.raises(Unsupported, match="temporal_block_type"):
         from_original("griffin.ResidualBlock", config | {"temporal_block_type": "MAMBA"})
+
+
+@pytest.mark.parametrize("selective", [[], ["dt"], ["B"], ["C"], ["dt", "B"], ["dt", "B", "C"]])
+def test_what_is_not_selective_is_the_same_for_every_input(selective):
+    branch = Mamba(D_MODEL, selective=selective).branch
+    first, second = (branch.scan_inputs(torch.randn(2, 5, 24))[0] for _ in range(2))
+    same = {"dt": torch.equal(first.delta, second.delta)}
+    same |= {name: torch.equal(getattr(first, name), getattr(second, name)) for name in "BC"}
+    assert {name for name, is_same in same.items() if not is_same} == set(selective)
+
+
+def test_unknown_selective_parts_are_refused():
+    with pytest.raises(ValueError, match=r"any of 'dt', 'B' and 'C', got \['A'\]"):
+        Mamba(D_MODEL, selective=["A", "B"])
