@@ -20,6 +20,8 @@ class MQAR:
         vocab_size: ids, half of them keys.
         power: exponent of the gaps' law, ``p(gap) ~ gap^(power - 1)``; 1 for uniform gaps.
         random_fill: fill with random ids in place of 0.
+        scale_pairs: sequences drawn at another length hold pairs in proportion, at least one, so
+            that one training mixes easy and hard ones and one test goes through them.
 
     Raises:
         ValueError: pairs and questions don't fit the length, or there are too few keys.
@@ -35,24 +37,31 @@ class MQAR:
         vocab_size: int = 64,
         power: float = 0.01,
         random_fill: bool = True,
+        scale_pairs: bool = False,
     ) -> None:
         self.length, self.n_pairs, self.vocab_size = length, n_pairs, vocab_size
-        self.power, self.random_fill = power, random_fill
+        self.power, self.random_fill, self.scale_pairs = power, random_fill, scale_pairs
         self.n_classes = vocab_size
-        if n_pairs < 1 or n_pairs > vocab_size // 2 - 1:
-            raise ValueError(
-                f"{vocab_size} ids make {vocab_size // 2 - 1} keys: too few for {n_pairs} pairs"
-            )
+        if n_pairs < 1:
+            raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")
         if not 0 < power <= 1:
             raise ValueError(f"power must be in (0, 1], got {power}")
-        self._check(length)
+        self._pairs(length)
 
-    def _check(self, length: int) -> None:
-        if length % 2 or length < 4 * self.n_pairs:
+    def _pairs(self, length: int) -> int:
+        """How many pairs a sequence of this length holds."""
+        n_pairs = max(1, self.n_pairs * length // self.length) if self.scale_pairs else self.n_pairs
+        if length % 2 or length < 4 * n_pairs:
             raise ValueError(
-                f"{self.n_pairs} pairs and as many questions want an even length of at least "
-                f"{4 * self.n_pairs}, got {length}"
+                f"{n_pairs} pairs and as many questions want an even length of at least "
+                f"{4 * n_pairs}, got {length}"
             )
+        if n_pairs > self.vocab_size // 2 - 1:
+            raise ValueError(
+                f"{self.vocab_size} ids make {self.vocab_size // 2 - 1} keys: too few for "
+                f"{n_pairs} pairs"
+            )
+        return n_pairs
 
     def draw(
         self, count: int, generator: torch.Generator, length: int | None = None
@@ -73,13 +82,13 @@ class MQAR:
             length: positions; ``self.length`` when absent.
         """
         length = length if length is not None else self.length
-        self._check(length)
+        n_pairs = self._pairs(length)
         # NumPy's old generator, one row at a time, keys before values before gaps: as published.
         random = np.random.RandomState(seed)
-        half, context = self.vocab_size // 2, 2 * self.n_pairs
+        half, context = self.vocab_size // 2, 2 * n_pairs
 
         def choose(choices: np.ndarray, p: np.ndarray | None = None) -> Tensor:
-            rows = [random.choice(choices, self.n_pairs, False, p) for _ in range(count)]
+            rows = [random.choice(choices, n_pairs, False, p) for _ in range(count)]
             return torch.from_numpy(np.stack(rows)).long()
 
         keys = choose(np.arange(1, half))

@@ -26,7 +26,7 @@ last, a line for each value of the others; where runs are tested at several leng
 (data.test_lengths), it draws them over the length.
 
   tristate compare RECIPE --vary model.backbone_args.mixer=mamba2,attention \\
-    --vary data.problem_args.n_pairs=4,8,16 --plot pairs.png
+    --vary model.backbone_args.d_model=16,32,64 --plot width.png
 
 Where a value needs further settings, they stand behind it, each after a semicolon; a key that
 begins with a dot stands beside the first one. A setting may also be `config`, whose values are YAML

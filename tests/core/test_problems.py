@@ -73,6 +73,16 @@ def test_recall_asks_for_the_value_of_a_key():
         assert asked == values and len(values) == 8
 
 
+def test_recall_holds_pairs_in_proportion_to_the_length():
+    problem = MQAR(64, 8, 64, random_fill=False, scale_pairs=True)
+    generator = torch.Generator().manual_seed(0)
+    for length, n_pairs in ((4, 1), (12, 1), (32, 4), (64, 8), (128, 16)):
+        _, labels = problem.draw(3, generator, length)
+        assert ((labels != IGNORE).sum(1) == n_pairs).all()
+    with pytest.raises(ValueError, match="make 31 keys: too few for 32 pairs"):
+        problem.draw(1, generator, 256)
+
+
 def test_adding_sums_what_is_marked():
     inputs, labels = draw(PROBLEMS["adding"](30))
     assert (inputs[..., 1].sum(1) == 2).all()
