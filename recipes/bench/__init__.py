@@ -173,10 +173,14 @@ def _call(case: Case, op: Callable[..., Tensor], backward: bool) -> Callable[[],
 
         return forward
     leaves = {name: x.detach().requires_grad_() for name, x in case.inputs.items()}
+    with torch.no_grad():
+        ones = torch.ones_like(op(**case.inputs))
 
     def both() -> object:
-        out = op(**leaves)
-        return out.backward(torch.ones_like(out))
+        # Gradients that are there already would be added to: one more pass over each.
+        for leaf in leaves.values():
+            leaf.grad = None
+        return op(**leaves).backward(ones)
 
     return both
 
