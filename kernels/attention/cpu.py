@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tristate.kernels.cpu.memory import LINE, address, scratch, segments, span
+from tristate.kernels.cpu.memory import LINE, address, empty, scratch, segments, span, zeros
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.delta.cpu import KEPT, TILE
 
@@ -148,11 +148,11 @@ def forward(
     batch, _, heads, d_key = q.shape
     d_value = v.shape[3]
     # Padding is passed over.
-    new = torch.empty if seq_idx is None else torch.zeros
+    new = empty if seq_idx is None else zeros
     out = new(v.shape, dtype=x.v.dtype)
-    found = new(v.shape if keep and a is not None else 0, dtype=torch.float32)
-    last = torch.empty(batch, heads, d_key, d_value)
-    factor = torch.tensor([scale])
+    found = new(v.shape if keep and a is not None else 0)
+    last = empty(batch, heads, d_key, d_value)
+    factor = torch.tensor([scale], dtype=torch.float32, device="cpu")
     n_rows = 3 * TILE + (d_key + 1) * _rows(d_value)
     memory, *where = work.scratch(value_lines=0, rows=n_rows)
     _forward(
@@ -191,16 +191,16 @@ def backward(
     x = _readable(q, k, v, g, a, b, initial_state, seq_idx)
     batch, _, heads, d_key = q.shape
     d_value = v.shape[3]
-    new = torch.empty if seq_idx is None else torch.zeros  # padding is passed over
+    new = empty if seq_idx is None else zeros  # padding is passed over
     grad_out = _side_by_side(grad_out.to(x.q.dtype))
     grad_last = None if grad_last is None else grad_last.float().contiguous()
-    factor = torch.tensor([scale])
+    factor = torch.tensor([scale], dtype=torch.float32, device="cpu")
     common = (*_key_side(x, factor, reverse), *_span(grad_out, reverse))
 
     work = _work(x, d_value, before)
-    dv = new(v.shape, dtype=torch.float32)
-    dp = None if a is None else new(v.shape, dtype=torch.float32)
-    dinitial = torch.empty(batch, heads, d_key, d_value)
+    dv = new(v.shape)
+    dp = None if a is None else new(v.shape)
+    dinitial = empty(batch, heads, d_key, d_value)
     memory, *where = work.scratch(
         value_lines=0,
         rows=3 * TILE + (d_key + 1) * _rows(d_value),
@@ -219,12 +219,12 @@ def backward(
     )
 
     work = _work(x, d_key, before)
-    dq, dk = (new(q.shape, dtype=torch.float32) for _ in range(2))
-    da, db = (None if a is None else new(q.shape, dtype=torch.float32) for _ in range(2))
+    dq, dk = (new(q.shape) for _ in range(2))
+    da, db = (None if a is None else new(q.shape) for _ in range(2))
     dg = None
     by_key = g is not None and g.dim() == 4
     if x.g is not None:
-        dg = new((1 if by_key else work.n_splits, *x.g.shape), dtype=torch.float32)
+        dg = new((1 if by_key else work.n_splits, *x.g.shape))
     n_kept = 0 if g is None else -(-work.n_tiles // KEPT)
     memory, *where = work.scratch(
         value_lines=4,

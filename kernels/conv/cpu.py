@@ -1,9 +1,8 @@
 """The causal convolution on a CPU: from tensors to the kernels on rows, and back."""
 
-import torch
 from torch import Tensor
 
-from tristate.kernels.cpu.memory import address, scratch, span
+from tristate.kernels.cpu.memory import address, empty, scratch, span
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.layout import empty_like_rows
 
@@ -32,7 +31,7 @@ def forward(
     states = None if initial_states is None else initial_states.float()
     seq_idx = None if seq_idx is None else seq_idx.int().contiguous()
     out = empty_like_rows(values)
-    last = torch.empty(batch, dim, width - 1)
+    last = empty(batch, dim, width - 1)
     n_tasks = _n_tasks(batch, dim, length)
     step, n_bytes = _room(12, 2, dim, length, values, out)
     memory, *where = scratch(n_tasks, n_bytes)
@@ -78,10 +77,10 @@ def backward(
     states = None if initial_states is None else initial_states.float()
     seq_idx = None if seq_idx is None else seq_idx.int().contiguous()
     dx = empty_like_rows(values)
-    dstates = torch.empty(batch, dim, width - 1)
+    dstates = empty(batch, dim, width - 1)
     n_tasks = _n_tasks(batch, dim, length)
     # Each task sums the parameters' gradients for itself.
-    dweight, dbias = torch.empty(n_tasks, dim, width), torch.empty(n_tasks, dim)
+    dweight, dbias = empty(n_tasks, dim, width), empty(n_tasks, dim)
     step, n_bytes = _room(21, 3, dim, length, values, grad, dx)
     memory, *where = scratch(n_tasks, n_bytes)
     _backward(

@@ -1,5 +1,7 @@
 """Tensors as kernels see them: addresses, bytes between elements, working memory."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,22 @@ def segments(seq_idx: Tensor | None, reverse: bool) -> tuple[int, ...]:
     return (0, 0, 0) if seq_idx is None else span(seq_idx, 1, reverse)
 
 
+def empty(*shape: int | Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """As :func:`torch.empty`, in the processor's memory.
+
+    Kernels write as many bytes as they reckon with, whatever :func:`torch.set_default_dtype` and
+    :func:`torch.set_default_device` say: Lightning sets the first where weights are in bfloat16.
+    """
+    return torch.empty(*shape, dtype=dtype, device="cpu")  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def zeros(*shape: int | Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros as :func:`empty` has them."""
+    return empty(*shape, dtype=dtype).zero_()
+
+
 def scratch(n_tasks: int, n_bytes: int) -> tuple[Tensor, int, int]:
     """Working memory: the tensor that owns it, the address of the first task's, and bytes each."""
     n_bytes = -(-n_bytes // LINE) * LINE
-    memory = torch.empty(n_tasks * n_bytes + LINE, dtype=torch.uint8)
+    memory = empty(n_tasks * n_bytes + LINE, dtype=torch.uint8)
     return memory, -(-memory.data_ptr() // LINE) * LINE, n_bytes

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tristate.kernels.cpu.memory import LINE, address, scratch, segments
+from tristate.kernels.cpu.memory import LINE, address, empty, scratch, segments, zeros
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 TILE, KEPT = 16, 8
@@ -140,11 +140,11 @@ def forward(
     batch, length, heads, d_key = q.shape
     d_value = v.shape[3]
     # Padding is passed over.
-    new = torch.empty if seq_idx is None else torch.zeros
+    new = empty if seq_idx is None else zeros
     out = new(batch, length, heads, d_value, dtype=x.v.dtype)
-    errors = new(v.shape if keep else 0, dtype=torch.float32)
-    last = torch.empty(batch, heads, d_key, d_value)
-    factor = torch.tensor([scale])
+    errors = new(v.shape if keep else 0)
+    last = empty(batch, heads, d_key, d_value)
+    factor = torch.tensor([scale], dtype=torch.float32, device="cpu")
     n_rows = _key_rows(work) + TILE * (2 * work.n + 1) + (d_key + 1) * _rows(d_value)
     memory, *where = scratch(work.n_tasks, LINE * n_rows)
     _forward(
@@ -188,11 +188,11 @@ def backward(
     length, n = q.shape[1], x.n
     batch, _, heads, d_key = q.shape
     d_value = v.shape[3]
-    new = torch.empty if seq_idx is None else torch.zeros  # padding is passed over
+    new = empty if seq_idx is None else zeros  # padding is passed over
     grad_out = _side_by_side(grad_out.to(x.q.dtype))
     grad_last = None if grad_last is None else grad_last.float().contiguous()
     by_value, by_key = beta.dim() == 4, g is not None and g.dim() == 4
-    factor = torch.tensor([scale])
+    factor = torch.tensor([scale], dtype=torch.float32, device="cpu")
     common = (
         *_span(x.q, length, reverse),
         *_span(x.k, length, reverse),
@@ -206,9 +206,9 @@ def backward(
     )
 
     work = _work(x, d_value)
-    dv = new(v.shape, dtype=torch.float32)
-    dbeta = new((1 if by_value else work.n_splits, *x.beta.shape), dtype=torch.float32)
-    dinitial = torch.empty(batch, heads, d_key, d_value)
+    dv = new(v.shape)
+    dbeta = new((1 if by_value else work.n_splits, *x.beta.shape))
+    dinitial = empty(batch, heads, d_key, d_value)
     n_rows = _key_rows(work) + TILE * (3 * n + 1) + (d_key + 1) * _rows(d_value)
     memory, *where = scratch(work.n_tasks, LINE * (n_rows + work.n_tiles // _LANES))
     _values(
@@ -225,10 +225,10 @@ def backward(
     )
 
     work = _work(x, d_key)
-    dq, dk = (new(t.shape, dtype=torch.float32) for t in (q, k))
+    dq, dk = (new(t.shape) for t in (q, k))
     dg = None
     if x.g is not None:
-        dg = new((1 if by_key else work.n_splits, *x.g.shape), dtype=torch.float32)
+        dg = new((1 if by_key else work.n_splits, *x.g.shape))
     n_rows = _key_rows(work) + TILE * (2 * n + 1) * _rows(d_value) + TILE * (2 * n + 2)
     n_kept = -(-work.n_tiles // KEPT) if g is not None else 0
     n_rows += ((d_value + 1) * (1 + n_kept) + 1) * _rows(d_key)

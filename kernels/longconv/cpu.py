@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import zeros
 from tristate.kernels.longconv import cpu_direct, cpu_fft
 from tristate.kernels.longconv.layout import channels_inside, empty_output
 from tristate.kernels.longconv.sizes import direct_is_faster, grid_size, line_size
@@ -79,7 +80,7 @@ def forward(x: Tensor, kernel: Tensor, origin: Sequence[int]) -> Tensor:
     out = empty_output(x, kernel.shape[0])
     for channels, batches in _parts(x, p):
         filters = _spectrum(_placed(taps[:, channels], p), p)
-        padded = torch.zeros(batches[0].stop, filters.shape[1], *p.sizes)
+        padded = zeros(batches[0].stop, filters.shape[1], *p.sizes)
         for part in batches:
             spectrum = _spectrum(_padded(x[part, channels], padded, p), p)
             for c in range(kernel.shape[0]):
@@ -113,7 +114,7 @@ def backward(
     for channels, batches in _parts(x, p):
         filters = _spectrum(_placed(taps[:, channels], p), p).conj_physical_()
         of_filters = torch.zeros_like(filters)
-        padded = torch.zeros(batches[0].stop, filters.shape[1], *p.sizes)
+        padded = zeros(batches[0].stop, filters.shape[1], *p.sizes)
         for part in batches:
             inputs = _spectrum(_padded(x[part, channels], padded, p), p).conj_physical_()
             of_inputs = torch.zeros_like(inputs)
@@ -142,7 +143,7 @@ def _parts(x: Tensor, p: Plan) -> Iterator[tuple[slice, list[slice]]]:
 
 def _placed(taps: Tensor, p: Plan) -> Tensor:
     """The taps on a circle of the transforms' sizes, lag 0 at its beginning."""
-    circle = torch.zeros(*taps.shape[:2], *p.sizes)
+    circle = zeros(*taps.shape[:2], *p.sizes)
     _narrow(circle, [0] * len(p.taps), p.taps).copy_(taps)
     return circle.roll([-o for o in p.origin], p.axes)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import empty
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 _forward = Kernel("tristate.kernels.longconv.cpu_direct_kernels", "forward")
@@ -75,7 +76,7 @@ def _room(n_tasks: int, n_planes: int, grid: list[int], counts: list[int]) -> tu
     line = _padded(grid[2]) + _padded(counts[2])
     rows = 1 + n_planes * grid[0] * grid[1]
     floats = rows * line + counts[0] * counts[1] * _padded(counts[2])
-    return torch.empty(n_tasks * floats), 4 * floats
+    return empty(n_tasks * floats), 4 * floats
 
 
 def _padded(n: int) -> int:

@@ -6,6 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import empty
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.longconv.sizes import line_size
 
@@ -103,7 +104,7 @@ def _factors(size: int, odd: int) -> Tensor:
 def _room(n_tasks: int, n_buffers: int, size: int) -> tuple[Tensor, int]:
     """Scratch memory of all tasks, and bytes of one: a tile, and buffers of two planes."""
     floats = 2 * GROUP + n_buffers * 2 * (size + LANES)
-    return torch.empty(n_tasks * floats), 4 * floats
+    return empty(n_tasks * floats), 4 * floats
 
 
 def _n_tasks(x: Tensor) -> int:

@@ -5,7 +5,7 @@ import struct
 import torch
 from torch import Tensor
 
-from tristate.kernels.cpu.memory import address
+from tristate.kernels.cpu.memory import address, empty, zeros
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 _KERNELS = "tristate.kernels.norm.cpu_kernels"
@@ -71,7 +71,7 @@ def add_norm_backward(
     dtotal = torch.empty_like(values)
     n_rows, n_tasks, spares = _tasks(total, dim)
     # Each task sums the parameters' gradients for itself.
-    dweight, dbias = torch.zeros(n_tasks, dim), torch.zeros(n_tasks, dim)
+    dweight, dbias = zeros(n_tasks, dim), zeros(n_tasks, dim)
     _add_norm_backward(
         n_tasks,
         n_tasks,
@@ -139,7 +139,7 @@ def gated_rms_norm_backward(
     dx = torch.empty_like(values)
     dz = None if gate is None else torch.empty_like(gate)
     n_rows, n_tasks, spares = _tasks(x, group_size)
-    dweight = torch.zeros(n_tasks, x.shape[-1])
+    dweight = zeros(n_tasks, x.shape[-1])
     _gated_rms_norm_backward(
         n_tasks,
         n_tasks,
@@ -180,4 +180,4 @@ def _tasks(x: Tensor, n: int) -> tuple[int, int, Tensor]:
     """Rows of ``n`` elements, tasks that share them, and room for 16 numbers for each task."""
     n_rows = x.numel() // n if n else 0
     n_tasks = 1 if x.numel() < SMALL else threads(n_rows)
-    return n_rows, n_tasks, torch.empty(n_tasks, 16)
+    return n_rows, n_tasks, empty(n_tasks, 16)

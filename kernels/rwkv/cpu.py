@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tristate.kernels.cpu.memory import LINE, address, scratch, segments, span
+from tristate.kernels.cpu.memory import LINE, address, empty, scratch, segments, span, zeros
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.rwkv.ops import TILE
 
@@ -32,9 +32,9 @@ def forward(
     batch, length, dim = k.shape
     n_tasks, sizes = _sizes(k)
     # Padding is passed over.
-    out = (torch.empty if seq_idx is None else torch.zeros)(v.shape, dtype=v.dtype)
-    last = torch.empty(batch, 3, dim)
-    kept = torch.empty((batch, -(-length // TILE), 3, dim) if keep else 0)
+    out = (empty if seq_idx is None else zeros)(v.shape, dtype=v.dtype)
+    last = empty(batch, 3, dim)
+    kept = empty((batch, -(-length // TILE), 3, dim) if keep else 0)
     memory, *where = scratch(n_tasks, LINE * (12 + 3 * TILE + 5 * -(-dim // _LANES)))
     _forward(
         n_tasks,
@@ -73,9 +73,9 @@ def backward(
     k, v, w, u, initial_state, seq_idx = _readable(k, v, w, u, initial_state, seq_idx)
     batch, length, dim = k.shape
     n_tasks, sizes = _sizes(k)
-    new = torch.empty if seq_idx is None else torch.zeros  # padding is passed over
-    dk, dv = new(k.shape, dtype=torch.float32), new(k.shape, dtype=torch.float32)
-    dw, du, dinitial = torch.empty(batch, dim), torch.empty(batch, dim), torch.empty(batch, 3, dim)
+    new = empty if seq_idx is None else zeros  # padding is passed over
+    dk, dv = new(k.shape), new(k.shape)
+    dw, du, dinitial = empty(batch, dim), empty(batch, dim), empty(batch, 3, dim)
     grad_out = grad_out.to(k.dtype)
     grad_last = None if grad_last is None else grad_last.float().contiguous()
     n_rows = 16 + 7 * TILE + 8 * -(-dim // _LANES)

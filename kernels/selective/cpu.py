@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import empty
 from tristate.kernels.cpu.runtime import Kernel
 from tristate.kernels.layout import empty_like_rows, side_by_side
 from tristate.kernels.selective import cpu_rows
@@ -137,7 +138,7 @@ def backward(
     du, ddelta = (empty_like_rows(t, new) for t in (x.u, x.delta))
     dz = None if x.z is None else empty_like_rows(x.z, new)
     grads = cpu_rows.room(x, work, du, ddelta, dz)
-    dinitial = torch.empty(*u.shape[:2], A.shape[1], dtype=torch.float32)
+    dinitial = empty(*u.shape[:2], A.shape[1])
     chosen, grad_out = backward_kernels([x], grad_out.to(x.u.dtype), du, ddelta, dz)
     grad_last = None if grad_last is None else plain(grad_last)
     memory, *scratch = cpu_rows.backward_scratch(work)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, sigmoid
 from torch.nn.functional import silu, softplus
 
+from tristate.kernels.cpu.memory import empty, zeros
 from tristate.kernels.layout import empty_like_rows
 from tristate.kernels.selective.ops import TILE, checkpoint_shape, empty_like_weight
 
@@ -105,8 +106,8 @@ def backward(
     du, ddelta = empty_like_rows(u), empty_like_rows(delta)
     dz = u.new_empty(0) if z is None else empty_like_rows(z)
     dB, dC = (empty_like_weight(w).zero_() for w in (B, C))
-    dA = torch.zeros(A.shape, dtype=torch.complex64)
-    dD, dbias = torch.zeros(2, A.shape[0])
+    dA = zeros(A.shape, dtype=torch.complex64)
+    dD, dbias = zeros(2, A.shape[0])
     dh = checkpoints.new_zeros(u.shape[0], u.shape[1], A.shape[1])
     if grad_last is not None:
         dh = dh + grad_last
@@ -205,10 +206,10 @@ def _fresh(x: _Inputs, reverse: bool) -> tuple[Tensor, Tensor]:
     """Where segments start but for the first, and which positions are real; ``(B, L)``, 1 or 0."""
     batch, _, length = x.u.shape
     if x.seq_idx is None:
-        return torch.zeros(batch, length), torch.ones(batch, length)
+        return zeros(batch, length), empty(batch, length).fill_(1)
     seq = x.seq_idx.flip(1) if reverse else x.seq_idx
     real = seq >= 0
-    last = torch.where(real, torch.arange(length), -1).cummax(1).values
+    last = torch.where(real, torch.arange(length, device="cpu"), -1).cummax(1).values
     before = torch.cat([last.new_full((batch, 1), -1), last[:, :-1]], 1)
     starts = real & (before >= 0) & (seq.gather(1, before.clamp(min=0)) != seq)
     flags = starts.float(), real.float()

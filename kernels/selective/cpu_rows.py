@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tristate.kernels.cpu import memory
-from tristate.kernels.cpu.memory import LINE, address, segments, span
+from tristate.kernels.cpu.memory import LINE, address, empty, segments, span, zeros
 from tristate.kernels.cpu.runtime import threads
 from tristate.kernels.selective.ops import (
     LANES,
@@ -239,18 +239,17 @@ def room(
     padded = x.seq_idx is not None
     # The kernel for constant weights writes both.
     fixed = (n_tasks, dim, n_states if x.B.dim() == 2 or x.C.dim() == 2 else 0)
-    new = torch.empty
     return Gradients(
         du,
         ddelta,
         dz,
-        new(n_tasks, dim, n_states, dtype=torch.float32),
+        empty(n_tasks, dim, n_states),
         _weight_parts(x.B, work, padded),
         _weight_parts(x.C, work, padded),
-        new(fixed, dtype=torch.float32),
-        new(fixed, dtype=torch.float32),
-        new(n_tasks, dim, dtype=torch.float32),
-        new(n_tasks, dim, dtype=torch.float32),
+        empty(fixed),
+        empty(fixed),
+        empty(n_tasks, dim),
+        empty(n_tasks, dim),
         adds,
     )
 
@@ -268,7 +267,7 @@ def _weight_parts(weight: Tensor, work: Sizes, padded: bool) -> Tensor:
     if weight.dim() == 2:
         return weight.new_empty(1, 0, 0)
     # Each split writes its channels' groups only, and nothing is written at padding.
-    new = torch.zeros if padded or work.n_splits > 1 else torch.empty
+    new = zeros if padded or work.n_splits > 1 else empty
     outer = (work.n_splits, work.batch, work.n_groups)
     if states_innermost(weight):
         return new(*outer, work.length, work.n_states).transpose(3, 4)

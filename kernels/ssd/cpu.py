@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tristate.kernels.cpu.memory import LINE, address, scratch, segments, span
+from tristate.kernels.cpu.memory import LINE, address, empty, scratch, segments, span, zeros
 from tristate.kernels.cpu.runtime import Kernel, threads
 from tristate.kernels.ssd.ops import CHUNK, TILE, kept_shape
 
@@ -135,11 +135,11 @@ def forward(
     given = _readable(x, dt, A, B, C, D, z, dt_bias, initial_states, seq_idx)
     batch, _, n_heads, width = x.shape
     n_states = B.shape[3]
-    out = torch.empty(x.shape, dtype=given.x.dtype)
-    last = torch.empty(batch, n_heads, width, n_states)
-    y = torch.empty(x.shape if keep and z is not None else 0)
-    kept = torch.empty(kept_shape(x, B) if keep else 0)
-    limits = torch.tensor([dt_min, dt_max])
+    out = empty(x.shape, dtype=given.x.dtype)
+    last = empty(batch, n_heads, width, n_states)
+    y = empty(x.shape if keep and z is not None else 0)
+    kept = empty(kept_shape(x, B) if keep else 0)
+    limits = torch.tensor([dt_min, dt_max], dtype=torch.float32, device="cpu")
     sizes = _sizes(given)
     n_bytes = _PREPARED + _NUMBERS + LINE + 5 * _ROWS + 8 * _QUADS * _blocks(n_states)
     n_bytes += sizes.per_block * _state_bytes(width, n_states)
@@ -195,17 +195,17 @@ def backward(
     sizes = _sizes(given)
     batch, length, n_heads, width = x.shape
     n_states, per_block = sizes.n_states, sizes.per_block
-    dx = torch.empty(x.shape, dtype=given.x.dtype)
-    dz = torch.empty(x.shape if z is not None else 0, dtype=given.x.dtype)
-    ddt = torch.empty(batch, length, n_heads)
+    dx = empty(x.shape, dtype=given.x.dtype)
+    dz = empty(x.shape if z is not None else 0, dtype=given.x.dtype)
+    ddt = empty(batch, length, n_heads)
     # A sum for each task, unless every sequence is one task's alone.
     n_parts = 1 if batch % sizes.n_tasks == 0 else sizes.n_tasks
-    dB, dC = (torch.zeros(n_parts, *B.shape) for _ in range(2))
-    dA, dbias = torch.empty(2, batch, n_heads)
-    dD, dinitial = torch.empty(batch, n_heads, width), torch.empty(batch, n_heads, width, n_states)
+    dB, dC = (zeros(n_parts, *B.shape) for _ in range(2))
+    dA, dbias = empty(2, batch, n_heads)
+    dD, dinitial = empty(batch, n_heads, width), empty(batch, n_heads, width, n_states)
     grad_out = grad_out.to(given.x.dtype)
     grad_last = None if grad_last is None else grad_last.float().contiguous()
-    limits = torch.tensor([dt_min, dt_max])
+    limits = torch.tensor([dt_min, dt_max], dtype=torch.float32, device="cpu")
 
     n_tiles = -(-length // TILE)
     by_state = _state_bytes(n_states, width)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tristate.kernels.cpu.memory import empty, zeros
 from tristate.kernels.cpu.runtime import Kernel, threads
 
 _evaluate = Kernel("tristate.kernels.ssm_kernel.cpu_vandermonde", "evaluate")
@@ -22,10 +23,10 @@ def vandermonde(coefficient: Tensor, exponent: Tensor, length: int) -> Tensor:
     n_rows, dim, n_states = coefficient.shape
     planes, c = _exponent_planes(exponent), _planes(2 * coefficient)
     width = planes.shape[-1]
-    out = torch.empty(n_rows, dim, length)
+    out = empty(n_rows, dim, length)
     n_tasks = _n_tasks(dim, n_rows * n_states * length)
     room = LANES + 2 * n_states * STEPS + 4 * width * ROWS
-    scratch = torch.empty(n_tasks * room)
+    scratch = empty(n_tasks * room)
     _evaluate(
         n_tasks,
         n_tasks,
@@ -49,10 +50,10 @@ def moments(x: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:
     n_states = exponent.shape[1]
     x, planes = x.float(), _exponent_planes(exponent)
     width = planes.shape[-1]
-    out = torch.empty(n_rows, dim, 4, width)
+    out = empty(n_rows, dim, 4, width)
     n_tasks = _n_tasks(dim, n_rows * n_states * length)
     room = 2 * width * (STEPS + 1)
-    scratch = torch.empty(n_tasks * room)
+    scratch = empty(n_tasks * room)
     _moments(
         n_tasks,
         n_tasks,
@@ -76,10 +77,10 @@ def cauchy(coefficient: Tensor, nodes: Tensor, poles: Tensor) -> Tensor:
     n_rows, dim, n_states = coefficient.shape
     length = nodes.shape[0]
     v, w, z = _planes(coefficient), _planes(poles), _planes(nodes)
-    out = torch.empty(n_rows, dim, length, dtype=torch.complex64)
+    out = empty(n_rows, dim, length, dtype=torch.complex64)
     n_tasks = _n_tasks(dim, n_rows * n_states * length)
     room = LANES * (2 + 4 * n_states)
-    scratch = torch.empty(n_tasks * room)
+    scratch = empty(n_tasks * room)
     _cauchy(
         n_tasks,
         n_tasks,
@@ -107,10 +108,10 @@ def cauchy_backward(
     w, z = _planes(poles), _planes(nodes)
     width = w.shape[-1]
     grad = grad.contiguous()
-    out = torch.empty(n_rows, dim, 4, width)
+    out = empty(n_rows, dim, 4, width)
     n_tasks = _n_tasks(dim, n_rows * n_states * nodes.shape[0])
     room = 8 * LANES * TILE
-    scratch = torch.empty(n_tasks * room)
+    scratch = empty(n_tasks * room)
     _cauchy_backward(
         n_tasks,
         n_tasks,
@@ -138,7 +139,7 @@ def _exponent_planes(exponent: Tensor) -> Tensor:
     dim, n_states = exponent.shape
     turns = exponent.imag.double() / (2 * torch.pi)
     many = STEPS * turns
-    planes = torch.zeros(dim, 5, _padded(n_states))
+    planes = zeros(dim, 5, _padded(n_states))
     planes[:, 0, :n_states] = exponent.real
     for plane, phase in ((1, turns), (3, many)):
         # Whole turns don't count; what float32 can't hold is kept beside it.
@@ -151,7 +152,7 @@ def _exponent_planes(exponent: Tensor) -> Tensor:
 def _planes(x: Tensor) -> Tensor:
     """``(..., 2, padded N)``: the real and the imaginary parts of ``(..., N)``, zeros behind."""
     *outer, n = x.shape
-    planes = torch.zeros(*outer, 2, _padded(n))
+    planes = zeros(*outer, 2, _padded(n))
     planes[..., 0, :n] = x.real
     planes[..., 1, :n] = x.imag
     return planes

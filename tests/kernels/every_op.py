@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.kernels import cross, delta, linear, selective, ssd
+from tests.kernels import attention, cross, delta, linear, selective, ssd, wkv
 from tests.kernels.laws import assert_near
 from tests.kernels.scans import wide
 from tests.kernels.time_invariant import coefficients, real, states
@@ -51,6 +51,7 @@ OPS: dict[str, tuple[Callable[..., Any], Callable[[], Mapping[str, Any]], dict[s
     "causal_conv1d": (kernels.causal_conv1d, _convolution, {"activation": "silu"}),
     "gated_delta_rule": (kernels.gated_delta_rule, _scan(delta.problem), {}),
     "gated_rms_norm": (kernels.gated_rms_norm, lambda: _norm() | {"z": _norm()["x"].flip(0)}, {}),
+    "linear_attention": (kernels.linear_attention, _scan(attention.problem), {}),
     "linear_scan": (kernels.linear_scan, _scan(linear.problem), {}),
     "linear_scan, complex": (kernels.linear_scan, _scan(linear.problem, complex_=True), {}),
     "long_conv": (kernels.long_conv, _long_convolution, {}),
@@ -70,6 +71,7 @@ OPS: dict[str, tuple[Callable[..., Any], Callable[[], Mapping[str, Any]], dict[s
         lambda: {"coefficient": coefficients(2, 3, 5, seed=0), "exponent": states(3, 5, 1)},
         {"length": LENGTH},
     ),
+    "wkv": (kernels.wkv, _scan(wkv.problem), {}),
 }  # fmt: skip
 
 

@@ -132,3 +132,31 @@ def test_threads_compute_every_op_at_once():
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_equals_its_reference(name):
     check(name)
+
+
+@needs_kernels
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", OPS)
+def test_the_default_dtype_changes_nothing(name, backend):
+    # Lightning sets it while a model with weights in bfloat16 trains, transformers while one loads.
+    # Kernels that reckon with float32 would write past the end of what they got.
+    wanted = plainly_computed(name, backend, torch.float32)
+    got = plainly_computed(name, backend, torch.bfloat16)
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert mine.dtype == theirs.dtype
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def plainly_computed(name, backend, default):
+    """Outputs, and the gradients of their squares, under this default dtype."""
+    op, inputs, options = OPS[name]
+    tensors = inputs()
+    leaves = {k: x.detach().requires_grad_() for k, x in tensors.items() if x is not None}
+    torch.set_default_dtype(default)
+    try:
+        outputs = op(**{**tensors, **leaves}, **options, backend=backend)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        total = sum(x.abs().square().sum() for x in outputs)
+        return [*outputs, *torch.autograd.grad(total, list(leaves.values()))]
+    finally:
+        torch.set_default_dtype(torch.float32)
