@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,9 @@ Call = Callable[[], object]
 def interleaved(calls: Mapping[str, Call], *, rounds: int, seconds: float) -> dict[str, float]:
     """Median milliseconds of each call; they take turns, so that what disturbs one disturbs all.
 
+    The order is another one in each round: who always came behind the same other would always find
+    the caches as that one left them.
+
     Args:
         calls: what to time, by name; each is run once before, to compile and to warm up.
         rounds: how often each is timed, where time allows.
@@ -22,11 +26,13 @@ def interleaved(calls: Mapping[str, Call], *, rounds: int, seconds: float) -> di
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
+    order, turns = list(calls), random.Random(0)
     for _ in range(rounds):
-        for name, call in calls.items():
+        turns.shuffle(order)
+        for name in order:
             if sum(times[name]) < seconds:
                 began = time.perf_counter()
-                call()
+                calls[name]()
                 times[name].append(time.perf_counter() - began)
     return {name: 1e3 * statistics.median(found) for name, found in times.items()}
 
