@@ -138,7 +138,7 @@ class SelectiveBranch(nn.Module):
         """``A = -(1, ..., d_state)`` in each channel; step sizes log-uniform in their range."""
         self.A_log.copy_(torch.arange(1, self.d_state + 1).float().log().expand_as(self.A_log))
         nn.init.ones_(self.D)
-        if "dt" in self.sizes:
+        if not isinstance(self.dt_proj, ConstantStep):
             spread = self.dt_scale * self.sizes["dt"] ** -0.5
             nn.init.uniform_(self.dt_proj.weight, -spread, spread)
             if self.dt_init == "constant":
@@ -186,10 +186,10 @@ class SelectiveBranch(nn.Module):
         if self.norms is not None:
             chosen = {name: self.norms[name](part) for name, part in chosen.items()}
         # The bias enters inside the scan, where softplus is: the sum stays in float32.
-        if "dt" in chosen:
-            dt = F.linear(chosen["dt"], self.dt_proj.weight)
-        else:
+        if isinstance(self.dt_proj, ConstantStep):
             dt = u.new_zeros(()).expand(u.shape)
+        else:
+            dt = F.linear(chosen["dt"], self.dt_proj.weight)
         B, C = (
             chosen[name].transpose(1, 2) if name in chosen else self.constants[name]
             for name in ("B", "C")
