@@ -84,7 +84,7 @@ def kept_shape(x: Tensor, B: Tensor) -> tuple[int, ...]:
 
 def triton_part(B: Tensor) -> int:
     """Positions from one kept state to the next on a GPU: a state is ``N`` numbers a channel."""
-    return power_of_two(max(32, 2 * B.shape[3]))
+    return power_of_two(max(64, 4 * B.shape[3]))
 
 
 def triton_kept_shape(x: Tensor, B: Tensor) -> tuple[int, ...]:

@@ -5,16 +5,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from tristate.kernels.ssd import triton_backward, triton_forward, triton_weights
+from tristate.kernels.ssd import (
+    triton_backward,
+    triton_forward,
+    triton_states,
+    triton_weights,
+)
 from tristate.kernels.ssd.ops import triton_kept_shape, triton_part
+from tristate.kernels.ssd.triton_tiles import PIECE
 from tristate.kernels.triton.carry import hand_on
 from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.plan import power_of_two, programs_to_fill, share_out
 from tristate.kernels.triton.segments import numbers
 
-STEPS, STATES = 16, 4096
-"""Steps of a tile, and the numbers of a state of which registers hold two."""
+_STEPS, _CHANNELS, _STATES = 64, 32, 32
+"""Of a tile: steps, channels, and states where nothing but sums of these is in registers."""
+
+_WARPS = 4
+"""Of a program: each has 16 steps of a tile, the least that matrix units take."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +34,26 @@ class _Work:
     Attributes:
         grid: programs: blocks of channels of all heads, and chunks of time.
         parts: of a chunk: stretches of time between kept states.
+        kept: tiles of a part.
         n_blocks: of a head's channels.
-        arguments: of all kernels.
-        of_heads: further ones of those that take a head each.
+        inputs: of all kernels, with sizes, flags and tiles.
+        B: and ``C``, of one dtype.
+        C: of which the scores are made.
+        D: ``(H, P)``.
     """
 
     grid: tuple[int, int]
     parts: int
+    kept: int
     n_blocks: int
-    arguments: dict[str, Any]
-    of_heads: dict[str, Any]
+    inputs: dict[str, Any]
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
 
 
 def _work(
+    channels: int,
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -53,22 +70,22 @@ def _work(
 ) -> _Work:
     batch, length, n_heads, width = x.shape
     n_groups, n_states = B.shape[2:]
-    block_n = max(16, power_of_two(n_states))
-    block_p = max(32, min(64, power_of_two(width), STATES // block_n))
+    block_p = max(16, min(channels, power_of_two(width)))
     n_blocks = -(-width // block_p)
     part = triton_part(B)
     n_chunks, n_parts = share_out(x, batch * n_heads * n_blocks, -(-length // part))
     segments = numbers(seq_idx, reverse, n_parts * part)
     if B.dtype != C.dtype:
         B, C = B.float(), C.float()
-    arguments = {
-        "x": x,
-        "dt": dt,
+    _, size = _step_sizes(dt, dt_bias, dt_softplus)
+    size = size.clamp(dt_min, dt_max).transpose(1, 2)
+    size = (size.flip(2) if reverse else size).contiguous()
+    if segments is not None:
+        size = torch.where(segments[:, None, :length] >= 0, size, 0)
+    inputs = {
+        "sizes": size,
         "A": A.float().contiguous(),
-        "B": B,
-        "C": C,
         "z": z,
-        "bias": None if dt_bias is None else dt_bias.float().contiguous(),
         "segments": segments,
         "length": length,
         "n_places": 0 if segments is None else segments.shape[1],
@@ -76,26 +93,63 @@ def _work(
         "group_heads": n_heads // n_groups,
         "width": width,
         "n_states": n_states,
-        "least": dt_min,
-        "most": dt_max,
-        **strides("x", x, "bthp"),
-        **strides("dt", dt, "bth"),
-        **strides("B", B, "btgn"),
-        **strides("C", C, "btgn"),
         **strides("z", z, "bthp"),
-        "SOFTPLUS": dt_softplus,
         "REVERSE": reverse,
-        "KEPT": part // STEPS,
-        "BLOCK_N": block_n,
+        "BLOCK_N": PIECE.value,
         "BLOCK_P": block_p,
-        "BLOCK_T": STEPS,
-        "num_warps": 8 if block_n * block_p > 2048 else 4,
+        "BLOCK_T": _STEPS,
+        "num_warps": _WARPS,
     }
     if D is not None:
         D = D.float()
         D = D if D.dim() == 2 else D[:, None].expand(n_heads, width)
-    of_heads = {"D": D, **strides("D", D, "hp"), "n_blocks": n_blocks}
-    return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, n_blocks, arguments, of_heads)
+    grid = batch * n_heads * n_blocks, n_chunks
+    return _Work(grid, n_parts, part // _STEPS, n_blocks, inputs, B, C, D)
+
+
+def _step_sizes(dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool) -> tuple[Tensor, Tensor]:
+    """What comes to the softplus, and step sizes before they are limited, ``(B, L, H)``.
+
+    One number a head: made here, since in a kernel each thread that reads one would make it anew.
+    """
+    raw = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
+    return raw, softplus(raw) if dt_softplus else raw
+
+
+def _between_chunks(
+    work: _Work, rows: Tensor, columns: Tensor, given: Tensor | None, back: bool = False
+) -> Tensor:
+    """The state before each chunk, ``(B, chunks, H, P, N)``; where ``back``, its gradient behind.
+
+    Args:
+        work: that is shared out.
+        rows: ``x``, or the gradient of the output.
+        columns: ``B``, or ``C``.
+        given: the state before the first chunk, or its gradient behind the last; or zeros.
+        back: from the end.
+    """
+    batch, _, n_heads, width = rows.shape
+    n_chunks, n_states = work.grid[1], columns.shape[3]
+    ends = rows.new_empty(batch, n_chunks, n_heads, width, n_states, dtype=torch.float32)
+    if n_chunks == 1:
+        return ends.zero_() if given is None else ends.copy_(given[:, None])
+    block = max(16, min(_STATES, power_of_two(n_states)))
+    decays = ends.new_empty(ends.shape[:3])
+    launch(
+        triton_states.states,
+        (*work.grid, -(-n_states // block)),
+        **{**work.inputs, "z": work.inputs["z"] if back else None, "BLOCK_N": block},
+        x=rows,
+        B=columns,
+        ends=ends,
+        decays=decays,
+        n_blocks=work.n_blocks,
+        n_tiles=work.parts * work.kept,
+        **strides("x", rows, "bthp"),
+        **strides("B", columns, "btgn"),
+        BACK=back,
+    )
+    return hand_on(decays, ends, given, back)
 
 
 def forward(
@@ -117,35 +171,22 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last states, nothing, and with ``keep`` the states before each part."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
-    batch, _, n_heads, width = x.shape
+    work = _work(_CHANNELS, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
     out = x.new_empty(x.shape)
-    states = batch, work.grid[1], n_heads, width, B.shape[3]
-    leaving = x.new_empty(states, dtype=torch.float32)
     kept = x.new_empty(triton_kept_shape(x, B) if keep else (0,), dtype=torch.float32)
-    given = {
-        **work.arguments,
-        **work.of_heads,
-        **strides("out", out, "bthp"),
-        "leaving": leaving,
-        "n_tiles": work.parts * work.arguments["KEPT"],
-    }
-    entering = initial_states
-    if work.grid[1] > 1:
-        decays = leaving.new_empty(states[:3])
-        summary = {"out": None, "kept": None, "decays": decays, "entering": None}
-        launch(triton_forward.forward, work.grid, **given, **summary)
-        entering = hand_on(decays, leaving, entering)
+    state = _between_chunks(work, x, work.B, initial_states)
     launch(
         triton_forward.forward,
         work.grid,
-        **given,
+        **work.inputs,
+        **_of_heads(work, x),
+        state=state,
         out=out,
         kept=kept if keep else None,
-        decays=None,
-        entering=None if entering is None else entering.float().contiguous(),
+        n_tiles=work.parts * work.kept,
+        **strides("out", out, "bthp"),
     )
-    return out, leaving[:, -1].contiguous(), x.new_empty(0, dtype=torch.float32), kept
+    return out, state[:, -1].contiguous(), x.new_empty(0, dtype=torch.float32), kept
 
 
 def backward(
@@ -170,7 +211,11 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the first nine inputs, in their dtypes; empty where one is absent."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
+    # The gradients of numbers that a product takes in three parts have registers for half as many.
+    is_short = x.dtype == B.dtype == C.dtype == torch.bfloat16
+    work = _work(
+        _CHANNELS if is_short else _CHANNELS // 2, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags
+    )
     batch, length, n_heads, width = x.shape
     n_chunks = work.grid[1]
 
@@ -179,72 +224,87 @@ def backward(
 
     dx = x.new_empty(x.shape)
     dz = None if z is None else z.new_empty(z.shape)
-    ddt = exact(work.n_blocks, batch, length, n_heads)
+    d_sizes = exact(work.n_blocks, batch, n_heads, length)
     dA = exact(batch, n_chunks, n_heads, work.n_blocks)
-    dbias = None if dt_bias is None else torch.empty_like(dA)
     dD = None if D is None else exact(batch, n_chunks, n_heads, width)
-    outgoing = exact(batch, n_chunks, n_heads, width, B.shape[3])
+    slope = _between_chunks(work, grad_out, work.C, grad_last, back=True)
     slopes = torch.empty_like(kept)
-    given = {
-        **work.arguments,
-        **work.of_heads,
-        "grad_out": grad_out,
-        "kept": kept,
-        "ddt": ddt,
-        "dz": dz,
-        "dA": dA,
-        "dD": dD,
-        "dbias": dbias,
-        "slopes": slopes,
-        "outgoing": outgoing,
-        "n_parts": work.parts,
-        **strides("grad", grad_out, "bthp"),
-        **strides("dx", dx, "bthp"),
-        **strides("dz", dz, "bthp"),
-    }
-    incoming = grad_last
-    if n_chunks > 1:
-        decays = exact(batch, n_chunks, n_heads)
-        summary = {"dx": None, "decays": decays, "incoming": None}
-        launch(triton_backward.backward, work.grid, **given, **summary)
-        incoming = hand_on(decays, outgoing, incoming, back=True)
+    # It has twice as much to hold.
     launch(
         triton_backward.backward,
         work.grid,
-        **given,
+        **{**work.inputs, "num_warps": 2 * _WARPS},
+        **_of_heads(work, x),
+        grad_out=grad_out,
+        kept=kept,
+        slope=slope,
         dx=dx,
-        decays=None,
-        incoming=None if incoming is None else incoming.float().contiguous(),
+        d_sizes=d_sizes,
+        dz=dz,
+        dA=dA,
+        dD=dD,
+        slopes=slopes,
+        n_parts=work.parts,
+        **strides("grad", grad_out, "bthp"),
+        **strides("dx", dx, "bthp"),
+        **strides("dz", dz, "bthp"),
     )
-    dB, dC = _of_weights(work.arguments, grad_out, kept, slopes)
+    dB, dC = _of_weights(work, grad_out, x, kept, slopes)
+    ddt = d_sizes.sum(0)
+    ddt = (ddt.flip(2) if reverse else ddt).transpose(1, 2)
+    raw, size = _step_sizes(dt, dt_bias, dt_softplus)
+    inside = (size >= dt_min) & (size <= dt_max)
+    if seq_idx is not None:
+        inside &= (seq_idx >= 0)[..., None]
+    ddt = torch.where(inside, ddt * torch.sigmoid(raw) if dt_softplus else ddt, 0)
     none = x.new_empty(0)
     if dD is not None:
         dD = dD.sum((0, 1))
     return (
         dx,
-        ddt.sum(0).to(dt.dtype),
+        ddt.to(dt.dtype),
         dA.sum((0, 1, 3)).to(A.dtype),
         dB.to(B.dtype),
         dC.to(C.dtype),
         none if D is None or dD is None else (dD if D.dim() == 2 else dD.sum(1)).to(D.dtype),
         none.clone() if dz is None else dz,
-        none.clone()
-        if dt_bias is None or dbias is None
-        else dbias.sum((0, 1, 3)).to(dt_bias.dtype),
+        none.clone() if dt_bias is None else ddt.sum((0, 1)).to(dt_bias.dtype),
         none.clone()
         if initial_states is None
-        else outgoing[:, 0].contiguous().to(initial_states.dtype),
+        else slope[:, 0].contiguous().to(initial_states.dtype),
     )
 
 
+def _of_heads(work: _Work, x: Tensor) -> dict[str, Any]:
+    """Arguments of the kernels that take a head each, and all of it."""
+    return _of_all(work, x) | {
+        "D": work.D,
+        **strides("D", work.D, "hp"),
+        "n_blocks": work.n_blocks,
+    }
+
+
+def _of_all(work: _Work, x: Tensor) -> dict[str, Any]:
+    """Arguments of the kernels that need ``x``, ``B`` and ``C``."""
+    return {
+        "x": x,
+        "B": work.B,
+        "C": work.C,
+        **strides("x", x, "bthp"),
+        **strides("B", work.B, "btgn"),
+        **strides("C", work.C, "btgn"),
+        "KEPT": work.kept,
+    }
+
+
 def _of_weights(
-    arguments: dict[str, Any], grad_out: Tensor, kept: Tensor, slopes: Tensor
+    work: _Work, grad_out: Tensor, x: Tensor, kept: Tensor, slopes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients of ``B`` and ``C``, in float32."""
-    batch, length, n_groups, n_states = arguments["B"].shape
-    group_heads = arguments["group_heads"]
-    n_tiles = -(-length // STEPS)
-    sizes = {"BLOCK_N": min(32, arguments["BLOCK_N"]), "BLOCK_P": min(32, arguments["BLOCK_P"])}
+    batch, length, n_groups, n_states = work.B.shape
+    group_heads = work.inputs["group_heads"]
+    n_tiles = -(-length // _STEPS)
+    block = max(16, min(_STATES, power_of_two(n_states)))
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)
     split_heads = -(-group_heads // max(1, min(group_heads, wanted)))
@@ -253,8 +313,9 @@ def _of_weights(
     dB, dC = kept.new_empty(shape), kept.new_empty(shape)
     launch(
         triton_weights.weights,
-        (batch * n_groups * n_splits, n_tiles, -(-n_states // sizes["BLOCK_N"])),
-        **{**arguments, **sizes},
+        (batch * n_groups * n_splits, n_tiles, -(-n_states // block)),
+        **{**work.inputs, "BLOCK_N": block, "BLOCK_P": PIECE.value},
+        **_of_all(work, x),
         grad_out=grad_out,
         kept=kept,
         slopes=slopes,

@@ -2,50 +2,53 @@
 
 # Triton compiles what is below: to a type checker its tiles are Python's values.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
-# pyright: reportOperatorIssue=false, reportPossiblyUnboundVariable=false
+# pyright: reportOperatorIssue=false, reportPossiblyUnboundVariable=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
-from tristate.kernels.ssd.triton_tiles import rows_at, state_after, steps_at, store_rows
-from tristate.kernels.triton.decays import (
-    decay_after,
-    decay_before,
-    decay_between,
-    reaches,
-    segment_after,
-    segment_before,
+from tristate.kernels.ssd.triton_scores import add_earlier, add_later
+from tristate.kernels.ssd.triton_tiles import (
+    gated_rows_at,
+    left_of_state,
+    rows_at,
+    store_rows,
+    tile_at,
 )
-from tristate.kernels.triton.functions import sigmoid, softplus
-from tristate.kernels.triton.products import dot, long_dot
+from tristate.kernels.ssd.triton_walk import slope_before, state_after
+from tristate.kernels.triton.decays import decay_after, decay_before, reaches
+from tristate.kernels.triton.functions import sigmoid
+from tristate.kernels.triton.products import dot
 
 
 @triton.jit
 def backward(
-    grad_out, x, dt, A, B, C, D, z, bias, segments, kept, incoming,
-    dx, ddt, dz, dA, dD, dbias, slopes, outgoing, decays,
-    length, n_places, n_heads, group_heads, width, n_states, n_blocks, n_parts, least, most,
-    grad_b, grad_t, grad_h, grad_p, x_b, x_t, x_h, x_p, dt_b, dt_t, dt_h,
+    grad_out, x, sizes, A, B, C, D, z, segments, kept, slope,
+    dx, d_sizes, dz, dA, dD, slopes,
+    length, n_places, n_heads, group_heads, width, n_states, n_blocks, n_parts,
+    grad_b, grad_t, grad_h, grad_p, x_b, x_t, x_h, x_p,
     B_b, B_t, B_g, B_n, C_b, C_t, C_g, C_n, z_b, z_t, z_h, z_p,
     dx_b, dx_t, dx_h, dx_p, dz_b, dz_t, dz_h, dz_p, D_h, D_p,
-    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, KEPT: tl.constexpr,
+    REVERSE: tl.constexpr, KEPT: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """A block of channels of one head, ``n_parts`` times ``KEPT`` tiles of time, the last first.
 
-    The state before a tile is made again from the kept one. ``incoming`` and ``outgoing`` are
-    gradients of the state, behind and before the tiles; ``slopes`` those behind each kept part.
-    Without ``dx`` only what the tiles do to the gradient of a state is found, as forward.
+    The state before a tile is made again from the kept one, ``BLOCK_N`` columns at a time.
+    ``slope`` is the gradient of the state behind each chunk, and afterwards of that before it;
+    ``slopes`` those behind each kept part.
 
     With ``g[t]`` and ``h[t]`` the state and its gradient, that of the logarithm of a decay is
     ``<g[t], h[t]> - dt[t] x[t] g[t] B[t]``, and by the recurrences that is the sum, over the
     positions from ``t`` to the end of the tile, of ``dy y - dt x g B``, and ``<g, h>`` behind it.
 
-    COST: reads ``x``, ``dt``, ``grad_out``, ``z``, ``B``, ``C`` and writes ``dx``, ``ddt``, ``dz``
-    once: the least there is; beyond it ``N / (KEPT BLOCK_T)`` numbers a channel and step each for
-    ``kept`` and ``slopes``: 1.33 times the least with float32 and no gate. A split sequence has
-    ``grad_out``, ``z``, ``dt`` and ``C`` read twice. Operations of a channel and step: ``10 N`` for
-    the states, ``N (KEPT - 1)`` to make them again, and ``2 T (3 + N / P)``.
+    COST: reads ``x``, ``sizes``, ``grad_out``, ``z``, ``B``, ``C`` and writes ``dx``, ``d_sizes``,
+    ``dz`` once: the least there is; beyond it ``N / (KEPT BLOCK_T)`` numbers a channel and step
+    each for ``kept`` and ``slopes``: 1.17 times the least with float32 and no gate. ``slope`` is
+    written over and over in the second cache: ``2 N / T`` numbers a channel and step. A split
+    sequence has ``grad_out``, ``z``, ``sizes`` and ``C`` read twice. Operations of a channel and
+    step: ``8 N`` for the states, ``N (KEPT - 1)`` to make them again, and ``4 T (1 + N / P)``: the
+    scores are made twice, since registers hold the outputs or the gradients of the inputs.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks, batch = tl.num_programs(1), tl.num_programs(0) // n_heads // n_blocks
@@ -53,130 +56,137 @@ def backward(
     block = program // n_heads % n_blocks
     b = (program // n_heads // n_blocks).to(tl.int64)
     group = head // group_heads
-    t, n = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
+    t, lane = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
     p = block * BLOCK_P + tl.arange(0, BLOCK_P)
-    is_channel, is_n = p < width, n < n_states
-    is_state = is_channel[:, None] & is_n[None, :]
+    is_channel = p < width
     grad_out += b * grad_b + head.to(tl.int64) * grad_h
-    dt += b * dt_b + head.to(tl.int64) * dt_h
+    x += b * x_b + head.to(tl.int64) * x_h
+    sizes += (b * n_heads + head) * length
+    B += b * B_b + group.to(tl.int64) * B_g
     C += b * C_b + group.to(tl.int64) * C_g
+    dx += b * dx_b + head.to(tl.int64) * dx_h
+    d_sizes += ((block * batch + b) * n_heads + head) * length
     if z is not None:
         z += b * z_b + head.to(tl.int64) * z_h
-    if dx is not None:
-        x += b * x_b + head.to(tl.int64) * x_h
-        B += b * B_b + group.to(tl.int64) * B_g
-        dx += b * dx_b + head.to(tl.int64) * dx_h
-        ddt += (block * batch + b) * length * n_heads + head
-        dA_all = 0.0
-        dbias_all = 0.0
-        if z is not None:
-            dz += b * dz_b + head.to(tl.int64) * dz_h
-        if D is not None:
-            direct = tl.load(D + head * D_h + p * D_p, mask=is_channel, other=0)[None, :]
-            dD_all = tl.zeros([BLOCK_P], tl.float32)
+        dz += b * dz_b + head.to(tl.int64) * dz_h
     if segments is not None:
         segments += b * n_places
     rate = tl.load(A + head)
-    shift = 0.0
-    if bias is not None:
-        shift = tl.load(bias + head)
-    state = p[:, None] * n_states + n[None, :]
     n_all = width * n_states
-    here = ((b * n_chunks + chunk) * n_heads + head) * n_all
-    g = tl.zeros([BLOCK_P, BLOCK_N], tl.float32)
-    if incoming is not None:
-        g = tl.load(incoming + here + state, mask=is_state, other=0)
-    decay_all = 1.0
-    for i in range(n_parts * KEPT):
-        tile = (chunk + 1) * n_parts * KEPT - 1 - i
-        place = tile * BLOCK_T + t
-        raw, size, real, segment = steps_at(
-            dt, dt_t, shift, segments, place, length, least, most, SOFTPLUS, REVERSE
-        )
-        log_decay = size * rate
-        before = 0
-        if segments is not None:
-            before = segment_before(segments, tile * BLOCK_T)
-        after = segment_after(segment, t, BLOCK_T)
-        left_before = decay_before(log_decay, segment, before)[:, None]
-        left_all = tl.where(before == after, tl.exp(tl.sum(log_decay, 0)), 0)
-        C_tile = rows_at(C, C_t, C_n, place, real, n, is_n, length, REVERSE)
-        dy = rows_at(grad_out, grad_t, grad_p, place, real, p, is_channel, length, REVERSE)
-        if z is not None:
-            gate = rows_at(z, z_t, z_p, place, real, p, is_channel, length, REVERSE).to(tl.float32)
-            open_ = sigmoid(gate)
-            dgate = dy.to(tl.float32) * open_ * (1 + gate * (1 - open_))
-            dy = dy.to(tl.float32) * gate * open_
-        if dx is not None:
-            part = tile // KEPT
-            at = ((b * tl.cdiv(length, KEPT * BLOCK_T) + part) * n_heads + head) * n_all
-            inside = is_state & (part * KEPT * BLOCK_T < length)
-            if tile % KEPT == KEPT - 1:
-                tl.store(slopes + at + state, g, mask=inside)
-            h = tl.load(kept + at + state, mask=inside, other=0)
-            if KEPT > 1:
-                for earlier in range(part * KEPT, tile):
-                    other = earlier * BLOCK_T + t
-                    _, other_size, other_real, other_segment = steps_at(
-                        dt, dt_t, shift, segments, other, length, least, most, SOFTPLUS, REVERSE
-                    )
-                    other_before = 0
-                    if segments is not None:
-                        other_before = segment_before(segments, earlier * BLOCK_T)
-                    h = state_after(
-                        h,
-                        rows_at(x, x_t, x_p, other, other_real, p, is_channel, length, REVERSE),
-                        rows_at(B, B_t, B_n, other, other_real, n, is_n, length, REVERSE),
-                        other_size, other_size * rate, other_segment, other_before,
-                        segment_after(other_segment, t, BLOCK_T), t,
-                    )  # fmt: skip
-            x_tile = rows_at(x, x_t, x_p, place, real, p, is_channel, length, REVERSE)
-            B_tile = rows_at(B, B_t, B_n, place, real, n, is_n, length, REVERSE)
-            # First the wide product: Triton lays the warps out for all by the first one's shape.
-            y = left_before * long_dot(C_tile, tl.trans(h))
-            scores = long_dot(C_tile, tl.trans(B_tile)) * decay_between(log_decay, segment, t)
-            y += dot(scores * size[None, :], x_tile)
-            x_wide, dy_wide = x_tile.to(tl.float32), dy.to(tl.float32)
-            # Gradients of dt x, from behind the tile and from inside of it.
-            left_after = decay_after(log_decay, segment, after, t)[:, None]
-            d_entering = left_after * long_dot(B_tile, tl.trans(g))
-            at_end = tl.sum(size * tl.sum(x_wide * d_entering, 1), 0)
-            at_end += left_all * tl.sum(tl.sum(g * h, 1), 0)
-            d_entering += dot(tl.trans(scores), dy)
-            d_size = tl.sum(x_wide * d_entering, 1)
-            d_x = size[:, None] * d_entering
-            flow = tl.sum(dy_wide * y, 1) - size * d_size
-            d_log = tl.sum(tl.where(reaches(segment, t), flow[:, None], 0), 0)
-            d_log += tl.where(segment == after, at_end, 0)
-            # A decay that leaves nothing has no slope: what the sums keep of their rounding would
-            # be multiplied by a long step.
-            d_log = tl.where(log_decay < -40, 0, d_log)
-            dA_all += tl.sum(size * d_log, 0)
-            d_size += rate * d_log
-            if D is not None:
-                y += direct * x_wide
-                d_x += direct * dy_wide
-                dD_all += tl.sum(dy_wide * x_wide, 0)
-            store_rows(dx, dx_t, dx_p, place, p, is_channel, d_x, length, REVERSE)
-            if z is not None:
-                store_rows(dz, dz_t, dz_p, place, p, is_channel, dgate * y, length, REVERSE)
-            limited = softplus(raw) if SOFTPLUS else raw
-            d_size = tl.where(real & (limited >= least) & (limited <= most), d_size, 0)
-            if SOFTPLUS:
-                d_size *= sigmoid(raw)
-            dbias_all += tl.sum(d_size, 0)
-            to = (length - 1 - place if REVERSE else place).to(tl.int64)
-            tl.store(ddt + to * n_heads, d_size, mask=place < length)
-        g = left_all * g + dot(tl.trans(dy.to(tl.float32) * left_before), C_tile)
-        decay_all *= left_all
-    tl.store(outgoing + here + state, g, mask=is_state)
     one = (b * n_chunks + chunk) * n_heads + head
-    if decays is not None:
-        tl.store(decays + one, decay_all)
-    if dx is not None:
-        sums = one * n_blocks + block
-        tl.store(dA + sums, dA_all)
-        if bias is not None:
-            tl.store(dbias + sums, dbias_all)
+    slope += one * n_all
+    dA_all = 0.0
+    dD_all = tl.zeros([BLOCK_P], tl.float32)
+    for i in tl.range(0, n_parts * KEPT, disable_licm=True):
+        tile = (chunk + 1) * n_parts * KEPT - 1 - i
+        part = tile // KEPT
+        place, size, real, log_decay, segment, before, after = tile_at(
+            tile, sizes, rate, segments, length, BLOCK_T
+        )
+        left_all = left_of_state(log_decay, before, after)
+        is_kept = part * KEPT * BLOCK_T < length
+        to = ((b * tl.cdiv(length, KEPT * BLOCK_T) + part) * n_heads + head) * n_all
+        # The outputs, and how the state before the tile meets its gradient behind.
+        y = tl.zeros([BLOCK_T, BLOCK_P], tl.float32)
+        met = tl.zeros([BLOCK_P], tl.float32)
+        for first in tl.range(0, n_states, BLOCK_N, disable_licm=True):
+            n = first + lane
+            is_n = n < n_states
+            at = p[:, None] * n_states + n[None, :]
+            inside = is_channel[:, None] & is_n[None, :]
+            h = tl.load(kept + to + at, mask=inside & is_kept, other=0)
+            for earlier in tl.range(part * KEPT, tile, disable_licm=True):
+                positions, _, _, logs, _, first_of, last_of = tile_at(
+                    earlier, sizes, rate, segments, length, BLOCK_T
+                )
+                h = state_after(
+                    h, earlier, x, x_t, x_p, B, B_t, B_n, p, is_channel, n, is_n,
+                    positions, logs, first_of, last_of, sizes, segments, length, REVERSE, BLOCK_T,
+                )  # fmt: skip
+            g = tl.load(slope + at, mask=inside, other=0)
+            met += tl.sum(g * h, 1)
+            C_tile = rows_at(C, C_t, C_n, place, real, n, is_n, length, REVERSE)
+            y += dot(C_tile, tl.trans(h))
+        left_before = decay_before(log_decay, segment, before)[:, None]
+        y = add_earlier(
+            left_before * y, tile, x, x_t, x_p, B, B_t, B_n, C, C_t, C_n, p, is_channel, n_states,
+            log_decay, place, real, segment, sizes, segments, length,
+            REVERSE, BLOCK_T,
+        )  # fmt: skip
+        dy = gated_rows_at(
+            grad_out, grad_t, grad_p, z, 0, z_t, z_p, place, real, p, is_channel, length, REVERSE
+        ).to(tl.float32)
+        flow = tl.sum(dy * y, 1)
+        if z is not None:
+            if D is not None:
+                direct = tl.load(D + head * D_h + p * D_p, mask=is_channel, other=0)[None, :]
+                x_tile = rows_at(x, x_t, x_p, place, real, p, is_channel, length, REVERSE)
+                y += direct * x_tile.to(tl.float32)
+            gate = rows_at(z, z_t, z_p, place, real, p, is_channel, length, REVERSE).to(tl.float32)
+            grad = rows_at(grad_out, grad_t, grad_p, place, real, p, is_channel, length, REVERSE)
+            open_ = sigmoid(gate)
+            d_gate = grad.to(tl.float32) * y * open_ * (1 + gate * (1 - open_))
+            store_rows(dz, dz_t, dz_p, place, p, is_channel, d_gate, length, REVERSE)
+        # Gradients of dt x, from behind the tile and from inside of it.
+        d_entering = tl.zeros([BLOCK_T, BLOCK_P], tl.float32)
+        for first in tl.range(0, n_states, BLOCK_N, disable_licm=True):
+            n = first + lane
+            is_n = n < n_states
+            at = p[:, None] * n_states + n[None, :]
+            inside = is_channel[:, None] & is_n[None, :]
+            g = tl.load(slope + at, mask=inside, other=0)
+            tl.store(slopes + to + at, g, mask=inside & is_kept & (tile % KEPT == KEPT - 1))
+            B_tile = rows_at(B, B_t, B_n, place, real, n, is_n, length, REVERSE)
+            d_entering += dot(B_tile, tl.trans(g))
+            g = slope_before(
+                g, tile, grad_out, grad_t, grad_p, z, z_t, z_p, C, C_t, C_n, p, is_channel, n, is_n,
+                place, log_decay, before, after, sizes, segments, length, REVERSE, BLOCK_T,
+            )  # fmt: skip
+            tl.store(slope + at, g, mask=inside)
+        # What other threads of the program have written is read by the next tile.
+        tl.debug_barrier()
+        d_entering *= decay_after(log_decay, segment, after, t)[:, None]
+        x_tile = rows_at(x, x_t, x_p, place, real, p, is_channel, length, REVERSE).to(tl.float32)
+        at_end = tl.sum(size * tl.sum(x_tile * d_entering, 1), 0) + left_all * tl.sum(met, 0)
+        d_entering = add_later(
+            d_entering, tile, grad_out, grad_t, grad_p, z, z_t, z_p, B, B_t, B_n, C, C_t, C_n,
+            p, is_channel, n_states, rate,
+            place, real, segment, sizes, segments, length,
+            REVERSE, BLOCK_T,
+        )  # fmt: skip
+        x_tile = rows_at(x, x_t, x_p, place, real, p, is_channel, length, REVERSE).to(tl.float32)
+        d_size = tl.sum(x_tile * d_entering, 1)
+        flow -= size * d_size
+        d_log = tl.sum(tl.where(reaches(segment, t), flow[:, None], 0), 0)
+        d_log += tl.where(segment == after, at_end, 0)
+        # A decay that leaves nothing has no slope: what the sums keep of their rounding would
+        # be multiplied by a long step.
+        d_log = tl.where(log_decay < -40, 0, d_log)
+        dA_all += tl.sum(size * d_log, 0)
+        d_size += rate * d_log
+        d_x = size[:, None] * d_entering
         if D is not None:
-            tl.store(dD + one * width + p, dD_all, mask=is_channel)
+            direct = tl.load(D + head * D_h + p * D_p, mask=is_channel, other=0)[None, :]
+            dy = gated_rows_at(
+                grad_out,
+                grad_t,
+                grad_p,
+                z,
+                0,
+                z_t,
+                z_p,
+                place,
+                real,
+                p,
+                is_channel,
+                length,
+                REVERSE,
+            ).to(tl.float32)
+            d_x += direct * dy
+            dD_all += tl.sum(dy * x_tile, 0)
+        store_rows(dx, dx_t, dx_p, place, p, is_channel, d_x, length, REVERSE)
+        tl.store(d_sizes + place, d_size, mask=place < length)
+    sums = one * n_blocks + block
+    tl.store(dA + sums, dA_all)
+    if D is not None:
+        tl.store(dD + one * width + p, dD_all, mask=is_channel)

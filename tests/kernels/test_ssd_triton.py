@@ -16,11 +16,11 @@ from tristate.kernels.triton import plan
 
 pytestmark = no_triton
 
-# Two parts and a rest; a tile; part of one.
+# Of small tiles: part of one, one and a rest, two parts of two and a rest.
 OPTIONS = pairwise(
     {
         "kind": list(KINDS),
-        "length": (1, 17, 40),
+        "length": (1, 17, 70),
         "layout": ("time-last", "channel-last", "slice"),
         "packed": (False, True),
         "reverse": (False, True),
@@ -31,6 +31,14 @@ OPTIONS = pairwise(
 )
 
 scan_stably = partial(ssd_scan, dt_softplus=True, return_final_states=True)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Several tiles a part, and several parts, of short sequences."""
+    monkeypatch.setattr(triton, "_STEPS", 16)
+    for module in (ops, triton):
+        monkeypatch.setattr(module, "triton_part", lambda _: 32)
 
 
 def exactly(tensors, cotangents, **options):
@@ -45,7 +53,7 @@ def fast(tensors, cotangents, **options):
 
 
 @pytest.mark.parametrize("row", OPTIONS, ids=lambda row: "-".join(map(str, row.values())))
-def test_equals_the_reference(row, monkeypatch):
+def test_equals_the_reference(row, small_tiles, monkeypatch):
     monkeypatch.setattr(plan, "programs_to_fill", lambda _: row["programs"])
     sizes = {"batch": 1, "heads": 2, **KINDS[row["kind"]]}
     tensors, cotangents = problem(row["length"], layout=row["layout"], **sizes)
@@ -61,13 +69,21 @@ def test_equals_the_reference(row, monkeypatch):
 
 
 @pytest.mark.parametrize("programs", (1, 1000))
-def test_blocks_of_channels_and_of_states_add_up(programs, monkeypatch):
+def test_blocks_of_channels_and_of_states_add_up(programs, small_tiles, monkeypatch):
     monkeypatch.setattr(plan, "programs_to_fill", lambda _: programs)
     monkeypatch.setattr(triton, "programs_to_fill", lambda _: programs)
-    tensors, cotangents = problem(18, batch=2, heads=3, width=67, n_states=70)
+    tensors, cotangents = problem(18, batch=2, heads=2, width=35, n_states=70)
     options = {"seq_idx": segments(18)}
     exact = exactly(tensors, cotangents, **options)
     near(fast(tensors, cotangents, seq_idx=options["seq_idx"].to(DEVICE)), exact)
+
+
+def test_the_tiles_that_a_gpu_has():
+    """Three of them: a part of two, and the next."""
+    tensors, cotangents = problem(140, batch=1, heads=2, width=17, n_states=18)
+    packed = segments(140, 1)
+    exact = exactly(tensors, cotangents, seq_idx=packed)
+    near(fast(tensors, cotangents, seq_idx=packed.to(DEVICE)), exact)
 
 
 def test_a_state_that_decays_at_once_leaves_nothing_behind():
