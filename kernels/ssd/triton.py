@@ -1,155 +1,26 @@
 """The scan of Mamba-2 on a GPU: from tensors to the kernels, and back."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from tristate.kernels.ssd import (
-    triton_backward,
-    triton_forward,
-    triton_states,
-    triton_weights,
-)
-from tristate.kernels.ssd.ops import triton_kept_shape, triton_part
+from tristate.kernels.ssd import triton_backward, triton_forward, triton_weights
+from tristate.kernels.ssd.ops import triton_kept_shape
 from tristate.kernels.ssd.triton_tiles import PIECE
-from tristate.kernels.triton.carry import hand_on
+from tristate.kernels.ssd.triton_work import (
+    STATES,
+    WARPS,
+    Work,
+    between_chunks,
+    shared_work,
+    step_sizes,
+)
 from tristate.kernels.triton.launch import launch, strides
-from tristate.kernels.triton.plan import power_of_two, programs_to_fill, share_out
-from tristate.kernels.triton.segments import numbers
+from tristate.kernels.triton.plan import power_of_two, programs_to_fill
 
-_STEPS, _CHANNELS, _STATES = 64, 32, 32
-"""Of a tile: steps, channels, and states where nothing but sums of these is in registers."""
-
-_WARPS = 4
-"""Of a program: each has 16 steps of a tile, the least that matrix units take."""
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the kernels have in common.
-
-    Attributes:
-        grid: programs: blocks of channels of all heads, and chunks of time.
-        parts: of a chunk: stretches of time between kept states.
-        kept: tiles of a part.
-        n_blocks: of a head's channels.
-        inputs: of all kernels, with sizes, flags and tiles.
-        B: and ``C``, of one dtype.
-        C: of which the scores are made.
-        D: ``(H, P)``.
-    """
-
-    grid: tuple[int, int]
-    parts: int
-    kept: int
-    n_blocks: int
-    inputs: dict[str, Any]
-    B: Tensor
-    C: Tensor
-    D: Tensor | None
-
-
-def _work(
-    channels: int,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    seq_idx: Tensor | None,
-    dt_softplus: bool,
-    dt_min: float,
-    dt_max: float,
-    reverse: bool,
-) -> _Work:
-    batch, length, n_heads, width = x.shape
-    n_groups, n_states = B.shape[2:]
-    block_p = max(16, min(channels, power_of_two(width)))
-    n_blocks = -(-width // block_p)
-    part = triton_part(B)
-    n_chunks, n_parts = share_out(x, batch * n_heads * n_blocks, -(-length // part))
-    segments = numbers(seq_idx, reverse, n_parts * part)
-    if B.dtype != C.dtype:
-        B, C = B.float(), C.float()
-    _, size = _step_sizes(dt, dt_bias, dt_softplus)
-    size = size.clamp(dt_min, dt_max).transpose(1, 2)
-    size = (size.flip(2) if reverse else size).contiguous()
-    if segments is not None:
-        size = torch.where(segments[:, None, :length] >= 0, size, 0)
-    inputs = {
-        "sizes": size,
-        "A": A.float().contiguous(),
-        "z": z,
-        "segments": segments,
-        "length": length,
-        "n_places": 0 if segments is None else segments.shape[1],
-        "n_heads": n_heads,
-        "group_heads": n_heads // n_groups,
-        "width": width,
-        "n_states": n_states,
-        **strides("z", z, "bthp"),
-        "REVERSE": reverse,
-        "BLOCK_N": PIECE.value,
-        "BLOCK_P": block_p,
-        "BLOCK_T": _STEPS,
-        "num_warps": _WARPS,
-    }
-    if D is not None:
-        D = D.float()
-        D = D if D.dim() == 2 else D[:, None].expand(n_heads, width)
-    grid = batch * n_heads * n_blocks, n_chunks
-    return _Work(grid, n_parts, part // _STEPS, n_blocks, inputs, B, C, D)
-
-
-def _step_sizes(dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool) -> tuple[Tensor, Tensor]:
-    """What comes to the softplus, and step sizes before they are limited, ``(B, L, H)``.
-
-    One number a head: made here, since in a kernel each thread that reads one would make it anew.
-    """
-    raw = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
-    return raw, softplus(raw) if dt_softplus else raw
-
-
-def _between_chunks(
-    work: _Work, rows: Tensor, columns: Tensor, given: Tensor | None, back: bool = False
-) -> Tensor:
-    """The state before each chunk, ``(B, chunks, H, P, N)``; where ``back``, its gradient behind.
-
-    Args:
-        work: that is shared out.
-        rows: ``x``, or the gradient of the output.
-        columns: ``B``, or ``C``.
-        given: the state before the first chunk, or its gradient behind the last; or zeros.
-        back: from the end.
-    """
-    batch, _, n_heads, width = rows.shape
-    n_chunks, n_states = work.grid[1], columns.shape[3]
-    ends = rows.new_empty(batch, n_chunks, n_heads, width, n_states, dtype=torch.float32)
-    if n_chunks == 1:
-        return ends.zero_() if given is None else ends.copy_(given[:, None])
-    block = max(16, min(_STATES, power_of_two(n_states)))
-    decays = ends.new_empty(ends.shape[:3])
-    launch(
-        triton_states.states,
-        (*work.grid, -(-n_states // block)),
-        **{**work.inputs, "z": work.inputs["z"] if back else None, "BLOCK_N": block},
-        x=rows,
-        B=columns,
-        ends=ends,
-        decays=decays,
-        n_blocks=work.n_blocks,
-        n_tiles=work.parts * work.kept,
-        **strides("x", rows, "bthp"),
-        **strides("B", columns, "btgn"),
-        BACK=back,
-    )
-    return hand_on(decays, ends, given, back)
+_CHANNELS = 32
+"""Of a tile."""
 
 
 def forward(
@@ -171,10 +42,10 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last states, nothing, and with ``keep`` the states before each part."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = _work(_CHANNELS, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
+    work = shared_work(_CHANNELS, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
     out = x.new_empty(x.shape)
     kept = x.new_empty(triton_kept_shape(x, B) if keep else (0,), dtype=torch.float32)
-    state = _between_chunks(work, x, work.B, initial_states)
+    state = between_chunks(work, x, work.B, initial_states)
     launch(
         triton_forward.forward,
         work.grid,
@@ -213,7 +84,7 @@ def backward(
     flags = dt_softplus, dt_min, dt_max, reverse
     # The gradients of numbers that a product takes in three parts have registers for half as many.
     is_short = x.dtype == B.dtype == C.dtype == torch.bfloat16
-    work = _work(
+    work = shared_work(
         _CHANNELS if is_short else _CHANNELS // 2, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags
     )
     batch, length, n_heads, width = x.shape
@@ -227,13 +98,13 @@ def backward(
     d_sizes = exact(work.n_blocks, batch, n_heads, length)
     dA = exact(batch, n_chunks, n_heads, work.n_blocks)
     dD = None if D is None else exact(batch, n_chunks, n_heads, width)
-    slope = _between_chunks(work, grad_out, work.C, grad_last, back=True)
+    slope = between_chunks(work, grad_out, work.C, grad_last, back=True)
     slopes = torch.empty_like(kept)
     # It has twice as much to hold.
     launch(
         triton_backward.backward,
         work.grid,
-        **{**work.inputs, "num_warps": 2 * _WARPS},
+        **{**work.inputs, "num_warps": 2 * WARPS},
         **_of_heads(work, x),
         grad_out=grad_out,
         kept=kept,
@@ -252,7 +123,7 @@ def backward(
     dB, dC = _of_weights(work, grad_out, x, kept, slopes)
     ddt = d_sizes.sum(0)
     ddt = (ddt.flip(2) if reverse else ddt).transpose(1, 2)
-    raw, size = _step_sizes(dt, dt_bias, dt_softplus)
+    raw, size = step_sizes(dt, dt_bias, dt_softplus)
     inside = (size >= dt_min) & (size <= dt_max)
     if seq_idx is not None:
         inside &= (seq_idx >= 0)[..., None]
@@ -275,7 +146,7 @@ def backward(
     )
 
 
-def _of_heads(work: _Work, x: Tensor) -> dict[str, Any]:
+def _of_heads(work: Work, x: Tensor) -> dict[str, Any]:
     """Arguments of the kernels that take a head each, and all of it."""
     return _of_all(work, x) | {
         "D": work.D,
@@ -284,7 +155,7 @@ def _of_heads(work: _Work, x: Tensor) -> dict[str, Any]:
     }
 
 
-def _of_all(work: _Work, x: Tensor) -> dict[str, Any]:
+def _of_all(work: Work, x: Tensor) -> dict[str, Any]:
     """Arguments of the kernels that need ``x``, ``B`` and ``C``."""
     return {
         "x": x,
@@ -298,13 +169,13 @@ def _of_all(work: _Work, x: Tensor) -> dict[str, Any]:
 
 
 def _of_weights(
-    work: _Work, grad_out: Tensor, x: Tensor, kept: Tensor, slopes: Tensor
+    work: Work, grad_out: Tensor, x: Tensor, kept: Tensor, slopes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients of ``B`` and ``C``, in float32."""
     batch, length, n_groups, n_states = work.B.shape
     group_heads = work.inputs["group_heads"]
-    n_tiles = -(-length // _STEPS)
-    block = max(16, min(_STATES, power_of_two(n_states)))
+    n_tiles = -(-length // work.inputs["BLOCK_T"])
+    block = max(16, min(STATES, power_of_two(n_states)))
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)
     split_heads = -(-group_heads // max(1, min(group_heads, wanted)))

@@ -11,7 +11,7 @@ from tests.kernels.scans import near, results, wide
 from tests.kernels.selective import segments
 from tests.kernels.ssd import KINDS, problem
 from tests.kernels.triton import DEVICE, no_triton, on_device
-from tristate.kernels.ssd import ops, ssd_scan, triton
+from tristate.kernels.ssd import ops, ssd_scan, triton, triton_work
 from tristate.kernels.triton import plan
 
 pytestmark = no_triton
@@ -36,8 +36,8 @@ scan_stably = partial(ssd_scan, dt_softplus=True, return_final_states=True)
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Several tiles a part, and several parts, of short sequences."""
-    monkeypatch.setattr(triton, "_STEPS", 16)
-    for module in (ops, triton):
+    monkeypatch.setattr(triton_work, "STEPS", 16)
+    for module in (ops, triton_work):
         monkeypatch.setattr(module, "triton_part", lambda _: 32)
 
 
