@@ -34,13 +34,14 @@ def test_the_commands_are_understood(name):
         assert recipe == name and list(grid(axes(words)))
 
 
-# What the last setting varies is a number: its first value stands for all.
+# Where a second setting varies, it is a number: its first value stands for all.
 @pytest.mark.parametrize("name", ["synthetic/recall", "synthetic/stability"])
 def test_every_model_is_built_and_has_a_loss(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ((_, *words),) = commands(name)
-    first, last = axes(words)
+    first, *others = axes(words)
+    numbers = [word for axis in others for word in next(iter(axis.values.values()))]
     for own in first.values.values():
-        given = [*own, *next(iter(last.values.values())), "--data.batch_size=2"]
+        given = [*own, *numbers, "--data.batch_size=2"]
         built = Experiment("fit", name, given)
         assert torch.isfinite(built.model.loss(next(iter(built.datamodule.train_dataloader()))))
