@@ -125,7 +125,7 @@ def _read(rows: Tensor, state: Tensor) -> Tensor:
 
 def _order(length: int) -> int:
     """The next odd number without large factors: no root is -1, and transforms are fast."""
-    order = length | 1
+    order = length + 1 - length % 2
     while True:
         rest = order
         for factor in (3, 5, 7):
