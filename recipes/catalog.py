@@ -94,8 +94,9 @@ def show(words: Sequence[str]) -> int:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
 
-    from rich.console import Console
     from rich.table import Table
+
+    from tristate.recipes.screen import screen
 
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 1, 0))
     table.add_column("recipe", style="bold", no_wrap=True)
@@ -104,7 +105,7 @@ def show(words: Sequence[str]) -> int:
     for name, entry in entries.items():
         result = f"{entry.cost}\n{entry.result}\n({entry.source})"
         table.add_row(name, f"{entry.model}\n{entry.data}", result)
-    Console(markup=False, highlight=False).print(table)
+    screen().print(table)
     return 0
 
 

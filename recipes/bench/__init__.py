@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
@@ -19,6 +18,7 @@ from tristate.recipes.bench import crossover, gpu, length, memory, models
 from tristate.recipes.bench.cases import CASES, Case, cases
 from tristate.recipes.bench.floors import memory_ms, scan_arithmetic
 from tristate.recipes.bench.measure import interleaved, peak_bytes
+from tristate.recipes.screen import screen
 from tristate.recipes.usage import UsageError
 
 KERNELS = """Times each kernel in one process, turn by turn with what it would replace: medians.
@@ -204,7 +204,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         ratio = f"{r['ms'] / r['floor_ms']:.2f}"
         speed = _per_token(r) if generation else f"{r['ms']:.3g}"
         table.add_row(r["what"], r["direction"], str(r["threads"]), speed, ratio, peak, peers)
-    Console(markup=False, highlight=False).print(table)
+    screen().print(table)
 
 
 def _per_token(row: Mapping[str, Any]) -> str:

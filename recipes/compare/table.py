@@ -47,8 +47,9 @@ def _row(row: Row) -> Row:
 
 def show(rows: Sequence[Row]) -> None:
     """A line a run; results over the last setting or the length, if there is a table of them."""
-    from rich.console import Console
     from rich.table import Table
+
+    from tristate.recipes.screen import fits, screen
 
     def table(*left: str) -> Table:
         made = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -69,21 +70,28 @@ def show(rows: Sequence[Row]) -> None:
             cells[2] = f"{row['rate']:.3g}" if "rate" in row else ""
             cells[4] = f"{row['memory_mb']:.0f}" if row["memory_mb"] is not None else ""
         listed.add_row(*row["varied"].values(), *cells)
-    console = Console(markup=False, highlight=False)
+    console = screen()
     console.print()
     console.print(listed)
     if len(names) > 1 or _over_length(rows):
         place, lines = series(rows)
         places = list(dict.fromkeys(x for points in lines.values() for x, _ in points))
-        crossed = table(f"test {metric(rows)}")
-        for column in places:
-            crossed.add_column(f"{place} {column}" if column == places[0] else column)
-            crossed.columns[-1].justify = "right"
-        for name, points in lines.items():
-            at = dict(points)
-            crossed.add_row(name, *(f"{at[x]:.3f}" if x in at else "" for x in places))
+        results = {(name, x): y for name, points in lines.items() for x, y in points}
+
+        def crossed(down: Iterable[str], across: Sequence[str], corner: str, first: str) -> Table:
+            made = table(corner)
+            for column in across:
+                made.add_column(first + column if column == across[0] else column, justify="right")
+            for row in down:
+                cells = (results.get((row, x), results.get((x, row))) for x in across)
+                made.add_row(row, *("" if y is None else f"{y:.3f}" for y in cells))
+            return made
+
+        over = crossed(lines, places, f"test {metric(rows)}", f"{place} ")
+        if not fits(console, over):
+            over = crossed(places, list(lines), f"test {metric(rows)} at {place}", "")
         console.print()
-        console.print(crossed)
+        console.print(over)
     for row in rows:
         if row.get("error"):
             console.print(f"{', '.join(row['varied'].values())} failed: {row['error']}")

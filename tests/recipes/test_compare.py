@@ -118,6 +118,19 @@ def test_earlier_rows_are_joined_and_shown(capsys, tmp_path):
     assert table.read([joined]) == table.read(files) and plot.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_table_too_wide_for_the_terminal_stands_upright(capsys, monkeypatch):
+    lengths = {str(2**k): 0.5 for k in range(10, 20)}
+    rows = [{"varied": {"mixer": "mamba"}, **came(0.5, lengths=lengths)}]
+    table.show(rows)
+    head, row = capsys.readouterr().out.splitlines()[-2:]
+    assert head.split()[-3:] == ["131072", "262144", "524288"] and row.split()[-2:] == 2 * ["0.500"]
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "60"}.items():
+        monkeypatch.setenv(name, value)
+    table.show(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[-2:]] == [["262144", "0.500"], ["524288", "0.500"]]
+
+
 def test_several_lengths_are_drawn_over_the_length():
     rows = [
         {"varied": {"mixer": name}, **came(y, lengths={"128": y / 2, "64": y})}

@@ -19,6 +19,7 @@ from tristate.recipes.bench.cases import Case
 from tristate.recipes.bench.gpu import limits, peers
 from tristate.recipes.bench.gpu.cases import OPS, selected
 from tristate.recipes.bench.gpu.rotation import rotating
+from tristate.recipes.screen import screen
 from tristate.recipes.usage import UsageError
 
 ROUNDS = 20
@@ -158,7 +159,7 @@ def show(rows: Sequence[Row]) -> None:
             peak,
             others,
         )
-    Console(markup=False, highlight=False).print(table)
+    screen().print(table)
 
 
 def sentences(rows: Sequence[Row]) -> Iterator[str]:
