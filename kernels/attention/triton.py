@@ -11,12 +11,11 @@ from tristate.kernels.delta.ops import triton_kept_shape, triton_part
 from tristate.kernels.triton.carry import hand_on
 from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.matrix_carry import hand_matrix_on
-from tristate.kernels.triton.plan import power_of_two, share_out
+from tristate.kernels.triton.plan import Tiles, narrower, power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
+from tristate.kernels.triton.tune import tuned
 
 _STEPS = 16
-_VALUES, _STATES = 64, 8192
-"""Most value channels and most numbers of a program's state: what its registers hold."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,37 @@ class _Work:
     arguments: dict[str, Any]
 
 
+def _forward_plans(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, a: Tensor | None, *_: object
+) -> tuple[Tiles, ...]:
+    return _plans(q, v, g, a)
+
+
+def _backward_plans(
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    a: Tensor | None,
+    *_: object,
+) -> tuple[Tiles, ...]:
+    return _plans(q, v, g, a)
+
+
+def _plans(q: Tensor, v: Tensor, g: Tensor | None, a: Tensor | None) -> tuple[Tiles, ...]:
+    # Decays of each key, and what tokens find in the states before them, take registers.
+    most = 64 if a is None and (g is None or g.dim() == 3) and _block_k(q) <= 64 else 32
+    return narrower(Tiles(_STEPS, max(16, min(most, power_of_two(v.shape[3]))), warps=8))
+
+
+def _block_k(q: Tensor) -> int:
+    return max(16, power_of_two(q.shape[3]))
+
+
 def _work(
+    tile: Tiles,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -53,9 +82,7 @@ def _work(
     batch, length, n_heads, d_key = q.shape
     d_value = v.shape[3]
     by_key = g is not None and g.dim() == 4
-    block_k = max(16, power_of_two(d_key))
-    block_v = max(16, min(_VALUES, power_of_two(d_value), _STATES // block_k))
-    n_blocks = -(-d_value // block_v)
+    n_blocks = -(-d_value // tile.channels)
     part = triton_part(k)
     # What is split is worked on twice, or three times.
     programs = (2 if a is None else 3) * batch * n_heads * n_blocks
@@ -76,7 +103,7 @@ def _work(
         "d_value": d_value,
         "n_blocks": n_blocks,
         # Known only when it runs: of what is counted the compiler would make one long program.
-        "n_steps": _STEPS,
+        "n_steps": tile.steps,
         "scale": scale,
         **strides("q", q, "bthc"),
         **strides("k", k, "bthc"),
@@ -87,12 +114,12 @@ def _work(
         "REVERSE": reverse,
         "BEFORE": before,
         "BY_KEY": by_key,
-        "KEPT": part // _STEPS,
-        "BLOCK_K": block_k,
-        "BLOCK_V": block_v,
-        "BLOCK_T": _STEPS,
-        "N_LEVELS": _STEPS.bit_length() - 1,
-        "num_warps": 8,
+        "KEPT": part // tile.steps,
+        "BLOCK_K": _block_k(q),
+        "BLOCK_V": tile.channels,
+        "BLOCK_T": tile.steps,
+        "N_LEVELS": tile.steps.bit_length() - 1,
+        "num_warps": tile.warps,
     }
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, part, n_blocks, arguments)
 
@@ -129,7 +156,9 @@ def _handed_on(
     return hand_matrix_on(maps, ends, initial, back)
 
 
+@tuned("linear_attention", _forward_plans)
 def forward(
+    tile: Tiles,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -144,7 +173,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each part."""
-    work = _work(q, k, v, g, a, b, seq_idx, scale, reverse, before)
+    work = _work(tile, q, k, v, g, a, b, seq_idx, scale, reverse, before)
     batch, _, n_heads, d_key = q.shape
     out = v.new_empty(v.shape)
     leaving = v.new_empty(batch, work.grid[1], n_heads, d_key, v.shape[3], dtype=torch.float32)
@@ -164,7 +193,9 @@ def forward(
     return out, leaving[:, -1].contiguous(), kept
 
 
+@tuned("linear_attention_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_last: Tensor | None,
     q: Tensor,
@@ -181,7 +212,7 @@ def backward(
     before: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q, k, v, g, a, b, initial_state``, in their dtypes; empty if absent."""
-    work = _work(q, k, v, g, a, b, seq_idx, scale, reverse, before)
+    work = _work(tile, q, k, v, g, a, b, seq_idx, scale, reverse, before)
     batch, _, n_heads, d_key = q.shape
 
     def shared(x: Tensor | None) -> Tensor | None:

@@ -10,8 +10,9 @@ from tristate.kernels.delta import triton_backward, triton_forward
 from tristate.kernels.delta.ops import triton_kept_shape, triton_part
 from tristate.kernels.triton.launch import launch, strides
 from tristate.kernels.triton.matrix_carry import hand_matrix_on
-from tristate.kernels.triton.plan import power_of_two, share_out
+from tristate.kernels.triton.plan import Tiles, narrower, power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
+from tristate.kernels.triton.tune import tuned
 
 STEPS, STATES = 16, 4096
 """Steps of a tile, and the numbers of a state of which registers hold two."""
@@ -42,7 +43,28 @@ class _Work:
         return (self.grid[0] // self.n_blocks * n_blocks, self.grid[1]), sizes
 
 
+def _forward_plans(q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return _plans(q, v)
+
+
+def _backward_plans(
+    grad_out: Tensor, grad_last: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_: object
+) -> tuple[Tiles, ...]:
+    return _plans(q, v)
+
+
+def _plans(q: Tensor, v: Tensor) -> tuple[Tiles, ...]:
+    block_k = _block_k(q)
+    block_v = max(32, min(64, power_of_two(v.shape[3]), STATES // block_k))
+    return narrower(Tiles(STEPS, block_v, warps=8 if block_k * block_v > 2048 else 4))
+
+
+def _block_k(q: Tensor) -> int:
+    return max(16, power_of_two(q.shape[3]))
+
+
 def _work(
+    tile: Tiles,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -55,9 +77,7 @@ def _work(
     batch, length, n_heads, d_key = q.shape
     n, d_value = k.shape[1] // length, v.shape[3]
     by_key, by_value = g is not None and g.dim() == 4, beta.dim() == 4
-    block_k = max(16, power_of_two(d_key))
-    block_v = max(32, min(64, power_of_two(d_value), STATES // block_k))
-    n_blocks = -(-d_value // block_v)
+    n_blocks = -(-d_value // tile.channels)
     part = triton_part(k)
     # What is split is worked on three times. Rates by value would split a matrix for each value.
     programs = 3 * batch * n_heads * n_blocks
@@ -93,12 +113,12 @@ def _work(
         "REVERSE": reverse,
         "BY_KEY": by_key,
         "BY_VALUE": by_value,
-        "KEPT": part // STEPS,
-        "BLOCK_K": block_k,
-        "BLOCK_V": block_v,
-        "BLOCK_T": STEPS,
-        "N_LEVELS": STEPS.bit_length() - 1,
-        "num_warps": 8 if block_k * block_v > 2048 else 4,
+        "KEPT": part // tile.steps,
+        "BLOCK_K": _block_k(q),
+        "BLOCK_V": tile.channels,
+        "BLOCK_T": tile.steps,
+        "N_LEVELS": tile.steps.bit_length() - 1,
+        "num_warps": tile.warps,
     }
     return _Work((batch * n_heads * n_blocks, n_chunks), n_parts, n_blocks, part, arguments)
 
@@ -124,7 +144,9 @@ def _maps(work: _Work, like: Tensor) -> Tensor:
     return maps
 
 
+@tuned("gated_delta_rule", _forward_plans)
 def forward(
+    tile: Tiles,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -137,7 +159,7 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each part."""
-    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
+    work = _work(tile, q, k, v, beta, g, seq_idx, scale, reverse)
     batch, length, n_heads, d_key = q.shape
     d_value = v.shape[3]
     out = v.new_empty(batch, length, n_heads, d_value)
@@ -157,7 +179,9 @@ def forward(
     return out, leaving[:, -1].contiguous(), kept
 
 
+@tuned("gated_delta_rule_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_last: Tensor | None,
     q: Tensor,
@@ -172,7 +196,7 @@ def backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q, k, v, beta, g, initial_state``, in their dtypes; empty if absent."""
-    work = _work(q, k, v, beta, g, seq_idx, scale, reverse)
+    work = _work(tile, q, k, v, beta, g, seq_idx, scale, reverse)
     batch, _, n_heads, d_key = q.shape
     n_blocks = work.n_blocks
 

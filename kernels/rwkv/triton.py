@@ -8,14 +8,26 @@ from torch import Tensor
 from tristate.kernels.rwkv import triton_backward, triton_kernels
 from tristate.kernels.rwkv.ops import TILE
 from tristate.kernels.triton.launch import launch, strides
-from tristate.kernels.triton.plan import power_of_two, share_out
+from tristate.kernels.triton.plan import Tiles, halves, narrowed, share_out
 from tristate.kernels.triton.segments import marks
+from tristate.kernels.triton.tune import tuned
 
-_CHANNELS, _WARPS = 16, 8
 _BLOCK = 128
 
 
+def _forward_plans(k: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return halves(narrowed(Tiles(TILE, channels=16, warps=8), k.shape[2]), "channels")
+
+
+def _backward_plans(
+    grad_out: Tensor, grad_last: Tensor | None, k: Tensor, *_: object
+) -> tuple[Tiles, ...]:
+    return _forward_plans(k)
+
+
+@tuned("wkv", _forward_plans)
 def forward(
+    tile: Tiles,
     k: Tensor,
     v: Tensor,
     w: Tensor,
@@ -27,7 +39,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each tile."""
     batch, length, dim = k.shape
-    grid, sizes = _work(k)
+    grid, sizes = _work(tile, k)
     out = v.new_empty(v.shape)
     leaving = v.new_empty(batch, grid[1], 3, dim, dtype=torch.float32)
     kept = v.new_empty((batch, -(-length // TILE), 3, dim) if keep else (0,), dtype=torch.float32)
@@ -55,7 +67,9 @@ def forward(
     return out, leaving[:, -1].clone(), kept
 
 
+@tuned("wkv_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_last: Tensor | None,
     k: Tensor,
@@ -70,7 +84,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``k, v, w, u, initial_state``, in their dtypes; the last empty if absent."""
     batch, _, dim = k.shape
-    grid, sizes = _work(k)
+    grid, sizes = _work(tile, k)
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
     outgoing = k.new_empty(batch, grid[1], 3, dim, dtype=torch.float32)
     dw, du = k.new_empty(2, batch, grid[1], dim, dtype=torch.float32).unbind(0)
@@ -110,20 +124,19 @@ def _of_state(grads: Tensor, state: Tensor) -> Tensor:
     return torch.stack([num, den, num * state[:, 0] + den * state[:, 1]], 1)
 
 
-def _work(k: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
+def _work(tile: Tiles, k: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     """The grid, and the sizes that both kernels take."""
     batch, length, dim = k.shape
-    block_d = min(_CHANNELS, max(8, power_of_two(dim)))
-    n_blocks = -(-dim // block_d)
-    n_chunks, n_tiles = share_out(k, batch * n_blocks, -(-length // TILE))
+    n_blocks = -(-dim // tile.channels)
+    n_chunks, n_tiles = share_out(k, batch * n_blocks, -(-length // tile.steps))
     return (batch * n_blocks, n_chunks), {
         "length": length,
         "n_channels": dim,
         "n_blocks": n_blocks,
         "n_tiles": n_tiles,
-        "BLOCK_D": block_d,
-        "BLOCK_T": TILE,
-        "num_warps": _WARPS * block_d // _CHANNELS,
+        "BLOCK_D": tile.channels,
+        "BLOCK_T": tile.steps,
+        "num_warps": tile.warps,
     }
 
 

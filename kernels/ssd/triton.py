@@ -7,23 +7,35 @@ from torch import Tensor
 
 from tristate.kernels.ssd import triton_backward, triton_forward, triton_weights
 from tristate.kernels.ssd.ops import triton_kept_shape
-from tristate.kernels.ssd.triton_tiles import PIECE
 from tristate.kernels.ssd.triton_work import (
     STATES,
-    WARPS,
     Work,
+    backward_tile,
     between_chunks,
+    forward_tile,
     shared_work,
     step_sizes,
+    weights_tile,
 )
 from tristate.kernels.triton.launch import launch, strides
-from tristate.kernels.triton.plan import power_of_two, programs_to_fill
-
-_CHANNELS = 32
-"""Of a tile."""
+from tristate.kernels.triton.plan import Tiles, halves, narrower, power_of_two, programs_to_fill
+from tristate.kernels.triton.tune import tuned
 
 
+def _forward_plans(x: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return narrower(forward_tile(x))
+
+
+def _backward_plans(
+    grad_out: Tensor, grad_last: Tensor | None, x: Tensor, *_: object
+) -> tuple[Tiles, ...]:
+    # The parts that float16 is multiplied in leave registers for half as many.
+    return halves(backward_tile(x, 16 if x.dtype == torch.float16 else 32), "channels", least=16)
+
+
+@tuned("ssd_scan", _forward_plans)
 def forward(
+    tile: Tiles,
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -42,7 +54,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last states, nothing, and with ``keep`` the states before each part."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    work = shared_work(_CHANNELS, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
+    work = shared_work(tile, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
     out = x.new_empty(x.shape)
     kept = x.new_empty(triton_kept_shape(x, B) if keep else (0,), dtype=torch.float32)
     state = between_chunks(work, x, work.B, initial_states)
@@ -60,7 +72,9 @@ def forward(
     return out, state[:, -1].contiguous(), x.new_empty(0, dtype=torch.float32), kept
 
 
+@tuned("ssd_scan_backward", _backward_plans)
 def backward(
+    tile: Tiles,
     grad_out: Tensor,
     grad_last: Tensor | None,
     x: Tensor,
@@ -82,11 +96,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the first nine inputs, in their dtypes; empty where one is absent."""
     flags = dt_softplus, dt_min, dt_max, reverse
-    # The gradients of numbers that a product takes in three parts have registers for half as many.
-    is_short = x.dtype == B.dtype == C.dtype == torch.bfloat16
-    work = shared_work(
-        _CHANNELS if is_short else _CHANNELS // 2, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags
-    )
+    work = shared_work(tile, x, dt, A, B, C, D, z, dt_bias, seq_idx, *flags)
     batch, length, n_heads, width = x.shape
     n_chunks = work.grid[1]
 
@@ -100,11 +110,10 @@ def backward(
     dD = None if D is None else exact(batch, n_chunks, n_heads, width)
     slope = between_chunks(work, grad_out, work.C, grad_last, back=True)
     slopes = torch.empty_like(kept)
-    # It has twice as much to hold.
     launch(
         triton_backward.backward,
         work.grid,
-        **{**work.inputs, "num_warps": 2 * WARPS},
+        **work.inputs,
         **_of_heads(work, x),
         grad_out=grad_out,
         kept=kept,
@@ -174,7 +183,8 @@ def _of_weights(
     """The gradients of ``B`` and ``C``, in float32."""
     batch, length, n_groups, n_states = work.B.shape
     group_heads = work.inputs["group_heads"]
-    n_tiles = -(-length // work.inputs["BLOCK_T"])
+    tile = weights_tile()
+    n_tiles = -(-length // tile.steps)
     block = max(16, min(STATES, power_of_two(n_states)))
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)
@@ -185,8 +195,15 @@ def _of_weights(
     launch(
         triton_weights.weights,
         (batch * n_groups * n_splits, n_tiles, -(-n_states // block)),
-        **{**work.inputs, "BLOCK_N": block, "BLOCK_P": PIECE.value},
-        **_of_all(work, x),
+        **{
+            **work.inputs,
+            **_of_all(work, x),
+            "KEPT": work.kept * work.inputs["BLOCK_T"] // tile.steps,
+            "BLOCK_N": block,
+            "BLOCK_P": tile.channels,
+            "BLOCK_T": tile.steps,
+            "num_warps": tile.warps,
+        },
         grad_out=grad_out,
         kept=kept,
         slopes=slopes,

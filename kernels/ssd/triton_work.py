@@ -12,14 +12,14 @@ from tristate.kernels.ssd.ops import triton_part
 from tristate.kernels.ssd.triton_tiles import PIECE
 from tristate.kernels.triton.carry import hand_on
 from tristate.kernels.triton.launch import launch, strides
-from tristate.kernels.triton.plan import power_of_two, share_out
+from tristate.kernels.triton.plan import Tiles, power_of_two, share_out
 from tristate.kernels.triton.segments import numbers
 
 STEPS, STATES = 64, 32
 """Of a tile: steps, and states where nothing but sums of these is in registers."""
 
-WARPS = 4
-"""Of a program: each has 16 steps of a tile, the least that matrix units take."""
+ROWS = 16
+"""The least steps that matrix units take."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,29 @@ class Work:
     D: Tensor | None
 
 
+def forward_tile(x: Tensor) -> Tiles:
+    """A tile of a head's channels: each warp has the least rows that there may be."""
+    return Tiles(STEPS, channels_of(x, 32), warps=STEPS // ROWS)
+
+
+def backward_tile(x: Tensor, channels: int) -> Tiles:
+    """A tile of so many channels at most: with twice as much to hold, of half the steps."""
+    channels = channels_of(x, channels)
+    return Tiles(max(ROWS, STEPS // 2), channels, warps=channels // 4)
+
+
+def weights_tile() -> Tiles:
+    """A tile of what is added up over the channels of a head."""
+    return Tiles(STEPS, PIECE.value, warps=STEPS // ROWS)
+
+
+def channels_of(x: Tensor, most: int) -> int:
+    """Of a head: so many at most, 16 at least."""
+    return max(16, min(most, power_of_two(x.shape[3])))
+
+
 def shared_work(
-    channels: int,
+    tile: Tiles,
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -63,11 +84,10 @@ def shared_work(
     dt_max: float,
     reverse: bool,
 ) -> Work:
-    """The work on these inputs, by blocks of at most so many channels of a head."""
+    """The work on these inputs, by tiles of a head's channels."""
     batch, length, n_heads, width = x.shape
     n_groups, n_states = B.shape[2:]
-    block_p = max(16, min(channels, power_of_two(width)))
-    n_blocks = -(-width // block_p)
+    n_blocks = -(-width // tile.channels)
     part = triton_part(B)
     n_chunks, n_parts = share_out(x, batch * n_heads * n_blocks, -(-length // part))
     segments = numbers(seq_idx, reverse, n_parts * part)
@@ -92,15 +112,15 @@ def shared_work(
         **strides("z", z, "bthp"),
         "REVERSE": reverse,
         "BLOCK_N": PIECE.value,
-        "BLOCK_P": block_p,
-        "BLOCK_T": STEPS,
-        "num_warps": WARPS,
+        "BLOCK_P": tile.channels,
+        "BLOCK_T": tile.steps,
+        "num_warps": tile.warps,
     }
     if D is not None:
         D = D.float()
         D = D if D.dim() == 2 else D[:, None].expand(n_heads, width)
     grid = batch * n_heads * n_blocks, n_chunks
-    return Work(grid, n_parts, part // STEPS, n_blocks, inputs, B, C, D)
+    return Work(grid, n_parts, part // tile.steps, n_blocks, inputs, B, C, D)
 
 
 def step_sizes(dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool) -> tuple[Tensor, Tensor]:

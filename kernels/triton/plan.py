@@ -44,6 +44,17 @@ def halves(tile: Tiles, axis: str, least: int = 8) -> tuple[Tiles, ...]:
     return tile, replace(tile, **{axis: size}, warps=max(1, tile.warps // 2))
 
 
+def narrower(tile: Tiles, least: int = 16) -> tuple[Tiles, ...]:
+    """A tile, and one half as wide with as many warps: more programs, each thread holds less.
+
+    Args:
+        tile: the default.
+        least: the smallest number of channels that there may be.
+    """
+    channels = tile.channels // 2
+    return (tile,) if channels < least else (tile, replace(tile, channels=channels))
+
+
 def power_of_two(n: int) -> int:
     """The least one that isn't below ``n``."""
     return 1 << max(0, n - 1).bit_length()

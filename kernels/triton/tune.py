@@ -116,12 +116,21 @@ def _may_choose(device: torch.device) -> bool:
 
 
 def _rounded(x: Any) -> Any:
-    """A tensor as its dtype, its sizes rounded, and along which axes its numbers are neighbours."""
+    """A tensor as its dtype, its sizes rounded, and along which axes its numbers are neighbours.
+
+    Whole numbers are sizes, too.
+    """
+    if isinstance(x, int) and not isinstance(x, bool):
+        return _power_of_four(x)
     if not isinstance(x, Tensor):
         return x
-    # Up to the next power of four.
-    sizes = tuple(1 << 2 * -(-max(0, n - 1).bit_length() // 2) for n in x.shape)
+    sizes = tuple(_power_of_four(n) for n in x.shape)
     return x.dtype, sizes, tuple(stride == 1 for stride in x.stride())
+
+
+def _power_of_four(n: int) -> int:
+    """The least one that isn't below ``n``."""
+    return 1 << 2 * -(-max(0, n - 1).bit_length() // 2)
 
 
 def _sizes(x: Tensor) -> str:

@@ -56,11 +56,10 @@ def test_ssd_scan_backward(gate):
             grad, None, *inputs, y, kept, *FLAGS
         )
     slopes = kept
-    # The gradient of the state is written over by each of two tiles, as the state is forward.
-    # Two blocks of a head's channels find what they share there, and add up what they write.
-    written = size(dx, dB, dC, dD, dinitial, dinitial, slopes) + 2 * size(ddt, dA)
+    # The gradient of the state is written over by each of four tiles, as the state is forward.
+    written = size(dx, ddt, dA, dB, dC, dD, slopes) + 4 * size(dinitial)
     assert traffic.written == written + (size(dz) if gate else 0)
-    heads = size(x, grad, z, kept, D, dinitial) + 2 * size(dt, A, B, C)
+    heads = size(x, dt, grad, z, A, B, C, D, kept, dinitial)
     weights = size(x, dt, grad, z, B, C, kept, slopes)
     assert traffic.read - heads - weights == 2 * size(A)  # once a tile
     if not gate:
