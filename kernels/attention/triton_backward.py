@@ -9,15 +9,17 @@ import triton.language as tl
 
 from tristate.kernels.attention.triton_forward import found_in
 from tristate.kernels.attention.triton_tiles import (
-    dot,
     ends_of,
     meetings,
     meetings_back,
     rows_at,
     tokens_of,
     totals,
+    under,
 )
+from tristate.kernels.triton.axes import axes_of, lanes, state_at
 from tristate.kernels.triton.decays import reaches
+from tristate.kernels.triton.products import dot
 from tristate.kernels.triton.triangular import unit_inverse
 
 
@@ -45,23 +47,19 @@ def backward(
     COST: reads ``q``, ``k``, ``v``, ``grad`` and what there is of ``g``, ``a``, ``b``, writes their
     gradients once: the least there is, and reads ``K / (KEPT BLOCK_T)`` numbers a token and value
     channel of ``kept``: 1.07 times the least with float32, no gate and as many keys as values in
-    one block, 1.14 in 16 bits. A tile's neighbours in a part are read again from the first cache.
-    ``known`` is ``KEPT BLOCK_T BLOCK_V`` numbers a program, written and read over and over: it
-    stays in the second cache. Gradients that blocks of value channels share are written once a
-    block, in float32, and added up: two blocks of 64 channels with 128 keys make it 2.2 times the
-    least, for registers hold no more of two states. A split sequence is read three times, with an
-    ``a`` four. Operations of a token and value channel: ``8 K + K (KEPT - 1)`` for products with
-    the states, twice that with an ``a``; ``8 T`` between tokens; and ``6 T K / V`` a table for what
-    all share.
+    one block, 1.14 in 16 bits. A tile's rows are read up to three times, and its neighbours in a
+    part once more, from the first cache. ``known`` is ``KEPT BLOCK_T BLOCK_V`` numbers a program,
+    written and read over and over: it stays in the second cache. Gradients that blocks of value
+    channels share are written once a block, in float32, and added up, for registers hold no more of
+    two states: 128 channels, in blocks of 32, make it 3.4 times the least, with decays by key 3.7;
+    64 of these 2.4. A split sequence is read three times, with an ``a`` four. Operations of a token
+    and value channel: ``8 K + K (KEPT - 1)`` for products with the states, twice that with an
+    ``a``; ``8 T`` between tokens; and ``6 T K / V`` a table for what all share.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks, n_sequences = tl.num_programs(1), tl.num_programs(0) // n_blocks // n_heads
     block, head = program % n_blocks, program // n_blocks % n_heads
     batch, far = (program // n_blocks // n_heads).to(tl.int64), head.to(tl.int64)
-    t, key = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_K)
-    lane = tl.arange(0, BLOCK_V)
-    value = block * BLOCK_V + lane
-    is_key, is_value = key < d_key, value < d_value
     grad += batch * grad_b + far * grad_h
     q += batch * q_b + far * q_h
     k += batch * k_b + far * k_h
@@ -75,132 +73,135 @@ def backward(
     if dq is not None:
         v += batch * v_b + far * v_h
         known += (program.to(tl.int64) * n_chunks + chunk) * KEPT * BLOCK_T * BLOCK_V
-    inside = is_key[:, None] & is_value[None, :]
     n_tiles, n_kept = n_parts * KEPT, tl.cdiv(length, KEPT * BLOCK_T)
-    slope = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
+    here = ((batch * n_chunks + chunk) * n_heads + head) * d_key
+    slope = tl.zeros([BLOCK_V, BLOCK_K], tl.float32)
     if incoming is not None:
-        behind = ((batch * n_chunks + chunk) * n_heads + head) * d_key + key
-        behind = behind[:, None] * d_value + value[None, :]
-        slope = tl.load(incoming + behind, mask=inside, other=0)
-    decay_all = tl.full([BLOCK_K if BY_KEY else 1, 1], 1, tl.float32)
-    tile = (chunk + 1) * n_tiles - 1
-    for _step in range(n_tiles):
+        at, inside = state_at(chunk, block, d_key, d_value, BLOCK_K, BLOCK_V)
+        slope = tl.load(incoming + here * d_value + at, mask=inside, other=0)
+    decay_all = tl.full([1, BLOCK_K if BY_KEY else 1], 1, tl.float32)
+    for step in tl.range(0, n_tiles, disable_licm=True):
+        tile = (chunk + 1) * n_tiles - 1 - step
         part, i = tile // KEPT, tile % KEPT
-        if dq is not None:
-            # Addresses that depend on the tile are made anew; others would be kept in registers.
-            first = ((batch * n_kept + part) * n_heads + head) * d_key + key
-            first = first[:, None] * d_value + value[None, :]
-            is_kept = inside & (part < n_kept)
-            # Whether there is an ``a`` is known to the compiler, the tile isn't.
-            if a is not None:  # noqa: SIM102
-                if i == KEPT - 1:
-                    state = tl.load(kept + first, mask=is_kept, other=0)
-                    # What other threads of the program read here may still be read.
-                    tl.debug_barrier()
-                    for j in range(KEPT):
-                        place, _, real, segment, before, after, logs = tokens_of(
-                            part * KEPT + j, t, g, segments, key, is_key, length, g_t, g_c,
-                            REVERSE, BY_KEY, BLOCK_T,
-                        )  # fmt: skip
-                        keys = rows_at(k, place, k_t, k_c, real, key, is_key)
-                        values = rows_at(v, place, v_t, v_c, real, value, is_value)
-                        finds = rows_at(a, place, a_t, a_c, real, key, is_key)
-                        moves = rows_at(b, place, b_t, b_c, real, key, is_key)
-                        _, earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
-                        found = found_in(
-                            dot(finds * earlier, state), finds, keys, moves, values, logs,
-                            segment, t, n_steps,
-                            BY_KEY, BLOCK_T, BLOCK_K, N_LEVELS,
-                        )  # fmt: skip
-                        to = known + (j * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
-                        tl.store(to, found)
-                        state = whole * state + dot(tl.trans(keys * left), values)
-                        state += dot(tl.trans(moves * left), found)
-                    # Other threads of the program read what these wrote.
-                    tl.debug_barrier()
-            state = tl.load(kept + first, mask=is_kept, other=0)
-            for j in range(i):
-                place, _, real, segment, before, after, logs = tokens_of(
-                    part * KEPT + j, t, g, segments, key, is_key, length, g_t, g_c,
-                    REVERSE, BY_KEY, BLOCK_T,
-                )  # fmt: skip
-                _, _, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
-                keys = rows_at(k, place, k_t, k_c, real, key, is_key)
-                values = rows_at(v, place, v_t, v_c, real, value, is_value)
-                state = whole * state + dot(tl.trans(keys * left), values)
-                if a is not None:
-                    moves = rows_at(b, place, b_t, b_c, real, key, is_key)
-                    was = known + (j * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
-                    state += dot(tl.trans(moves * left), tl.load(was))
-        place, there, real, segment, before, after, logs = tokens_of(
-            tile, t, g, segments, key, is_key, length, g_t, g_c,
-            REVERSE, BY_KEY, BLOCK_T,
-        )  # fmt: skip
-        upto, earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
-        seen = earlier if BEFORE else upto
-        query = rows_at(q, place, q_t, q_c, real, key, is_key)
-        dy = scale * rows_at(grad, place, grad_t, grad_c, real, value, is_value)
+        from_kept = ((batch * n_kept + part) * n_heads + head) * d_key * d_value
+        # Whether there are an ``a`` and a ``dq`` is known to the compiler, the tile isn't.
+        if dq is not None and a is not None:  # noqa: SIM102
+            if i == KEPT - 1:
+                at, inside = state_at(part, block, d_key, d_value, BLOCK_K, BLOCK_V)
+                state = tl.load(kept + from_kept + at, mask=inside & (part < n_kept), other=0)
+                # What other threads of the program read here may still be read.
+                tl.debug_barrier()
+                for j in tl.range(0, KEPT, disable_licm=True):
+                    state, found = walked(
+                        state, part * KEPT + j, block, k, v, g, a, b, segments,
+                        length, d_key, d_value, n_steps, k_t, k_c, v_t, v_c, g_t, g_c,
+                        a_t, a_c, b_t, b_c,
+                        REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T, N_LEVELS,
+                    )  # fmt: skip
+                    tl.store(known + known_at(part * KEPT + j, j, BLOCK_T, BLOCK_V), found)
+                # Other threads of the program read what these wrote.
+                tl.debug_barrier()
+        # A tile's rows are read anew for each of its products with a state: beside two states
+        # registers have no room for all of them.
         if a is not None:
+            t, key, is_key, value, is_value = axes_of(
+                tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+            )
+            place, there, real, segment, before, after, logs = tokens_of(
+                tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
+            )
+            _upto, _earlier, left, _whole = ends_of(logs, segment, before, after, t, BY_KEY)
+            query = rows_at(q, place, q_t, q_c, real, key, is_key)
+            dy = scale * rows_at(grad, place, grad_t, grad_c, real, value, is_value)
             finds = rows_at(a, place, a_t, a_c, real, key, is_key)
             moves = rows_at(b, place, b_t, b_c, real, key, is_key)
+            d_found = under(moves * left, slope)
             shows = meetings(
                 query, moves, logs, segment, t, n_steps, BEFORE, BY_KEY, BLOCK_T, BLOCK_K
             )
-            d_found = dot(tl.trans(shows), dy) + dot(moves * left, slope)
+            d_found += dot(tl.trans(shows), dy)
             met = meetings(finds, moves, logs, segment, t, n_steps, True, BY_KEY, BLOCK_T, BLOCK_K)
             d_found = dot(tl.trans(unit_inverse(-met, t, BLOCK_T, N_LEVELS)), d_found)
-        # First what the states are needed for: registers hold little beside two of them.
         if dq is not None:
-            values = rows_at(v, place, v_t, v_c, real, value, is_value)
-            d_query = seen * dot(dy, tl.trans(state))
-            d_shows = dot(dy, tl.trans(values))
+            at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
+            state = tl.load(kept + from_kept + at, mask=inside & (part < n_kept), other=0)
+            for j in tl.range(0, i, disable_licm=True):
+                state = behind_known(
+                    state, part * KEPT + j, j, block, k, v, g, b, segments, known,
+                    length, d_key, d_value, k_t, k_c, v_t, v_c, g_t, g_c, b_t, b_c,
+                    REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+                )  # fmt: skip
+        t, key, is_key, value, is_value = axes_of(
+            tile + 1, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+        )
+        place, there, real, segment, before, after, logs = tokens_of(
+            tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
+        )
+        upto, earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
+        seen = earlier if BEFORE else upto
+        dy = scale * rows_at(grad, place, grad_t, grad_c, real, value, is_value)
+        if dq is not None:
+            d_query = seen * dot(dy, state)
             if a is not None:
-                was = known + (i * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
-                found = tl.load(was)
-                d_finds = earlier * dot(d_found, tl.trans(state))
-                d_moved = dot(dy, tl.trans(found))
-                d_written, d_inside = dot(d_found, tl.trans(values)), dot(d_found, tl.trans(found))
+                d_finds = earlier * dot(d_found, state)
             if g is not None:
-                at_end = tl.trans(whole * tl.sum(slope * state, 1)[:, None])
+                at_end = whole * tl.sum(slope * state, 0)[None, :]
+            values = rows_at(v, place, v_t, v_c, real, value, is_value)
             keys = rows_at(k, place, k_t, k_c, real, key, is_key)
-            d_keys = left * dot(values, tl.trans(slope))
-            d_values = dot(keys * left, slope)
+            d_values = under(keys * left, slope)
+            d_keys = left * dot(values, slope)
+            if g is not None:
+                at_end += tl.sum(keys * d_keys, 0)[None, :]
             if a is not None:
-                d_moves = left * dot(found, tl.trans(slope))
-        slope = whole * slope + dot(tl.trans(query * seen), dy)
+                found = tl.load(known + known_at(tile, i, BLOCK_T, BLOCK_V))
+                moves = rows_at(b, place, b_t, b_c, real, key, is_key)
+                d_moves = left * dot(found, slope)
+                if g is not None:
+                    at_end += tl.sum(moves * d_moves, 0)[None, :]
+        query = rows_at(q, place, q_t, q_c, real, key, is_key)
+        slope = whole * slope + dot(tl.trans(dy), query * seen)
         if a is not None:
-            slope += dot(tl.trans(finds * earlier), d_found)
+            finds = rows_at(a, place, a_t, a_c, real, key, is_key)
+            slope += dot(tl.trans(d_found), finds * earlier)
         if decays is not None:
             decay_all *= whole
         if dq is not None:
-            if g is not None:
-                brought = keys * d_keys
-                if a is not None:
-                    brought += moves * d_moves
-                at_end += tl.sum(brought, 0)[None, :]
+            t, key, is_key, value, is_value = axes_of(
+                tile + 2, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+            )
+            place, there, real, segment, before, after, logs = tokens_of(
+                tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
+            )
+            query = rows_at(q, place, q_t, q_c, real, key, is_key)
+            keys = rows_at(k, place, k_t, k_c, real, key, is_key)
+            values = rows_at(v, place, v_t, v_c, real, value, is_value)
+            dy = scale * rows_at(grad, place, grad_t, grad_c, real, value, is_value)
             shows = meetings(
                 query, keys, logs, segment, t, n_steps, BEFORE, BY_KEY, BLOCK_T, BLOCK_K
             )
             d_values += dot(tl.trans(shows), dy)
             d_query, d_keys = meetings_back(
-                d_shows, query, keys, d_query, d_keys, logs, segment, t, n_steps,
+                dot(dy, tl.trans(values)), query, keys, d_query, d_keys, logs, segment, t, n_steps,
                 BEFORE, BY_KEY, BLOCK_T, BLOCK_K,
             )  # fmt: skip
             if a is not None:
+                finds = rows_at(a, place, a_t, a_c, real, key, is_key)
+                moves = rows_at(b, place, b_t, b_c, real, key, is_key)
+                found = tl.load(known + known_at(tile + 2, i, BLOCK_T, BLOCK_V))
                 met = meetings(
                     finds, keys, logs, segment, t, n_steps, True, BY_KEY, BLOCK_T, BLOCK_K
                 )
                 d_values += dot(tl.trans(met), d_found)
                 d_query, d_moves = meetings_back(
-                    d_moved, query, moves, d_query, d_moves, logs, segment, t, n_steps,
-                    BEFORE, BY_KEY, BLOCK_T, BLOCK_K,
+                    dot(dy, tl.trans(found)), query, moves, d_query, d_moves, logs,
+                    segment, t, n_steps, BEFORE, BY_KEY, BLOCK_T, BLOCK_K,
                 )  # fmt: skip
                 d_finds, d_keys = meetings_back(
-                    d_written, finds, keys, d_finds, d_keys, logs,
+                    dot(d_found, tl.trans(values)), finds, keys, d_finds, d_keys, logs,
                     segment, t, n_steps, True, BY_KEY, BLOCK_T, BLOCK_K,
                 )  # fmt: skip
                 d_finds, d_moves = meetings_back(
-                    d_inside, finds, moves, d_finds, d_moves, logs,
+                    dot(d_found, tl.trans(found)), finds, moves, d_finds, d_moves, logs,
                     segment, t, n_steps, True, BY_KEY, BLOCK_T, BLOCK_K,
                 )  # fmt: skip
             row = (batch * length + place) * n_heads + head
@@ -236,13 +237,69 @@ def backward(
             if a is not None:
                 tl.store(da + to, d_finds.to(da.dtype.element_ty), mask=mask)
                 tl.store(db + to, d_moves.to(db.dtype.element_ty), mask=mask)
-        tile -= 1
-    # As it was before the tiles; its number was counted down, so that addresses aren't kept.
-    here = (batch * n_chunks + (tile + 1) // n_tiles) * n_heads + head
-    at = (here * d_key + key)[:, None] * d_value + value[None, :]
-    tl.store(outgoing + at, slope, mask=inside)
+    at, inside = state_at(chunk + 1, block, d_key, d_value, BLOCK_K, BLOCK_V)
+    tl.store(outgoing + here * d_value + at, slope, mask=inside)
     if decays is not None:
         if BY_KEY:
-            tl.store(decays + here * d_key + key[:, None], decay_all, mask=is_key[:, None])
+            key = lanes(chunk + 1, BLOCK_K)[None, :]
+            tl.store(decays + here + key, decay_all, mask=key < d_key)
         else:
-            tl.store(decays + here, tl.sum(tl.sum(decay_all, 1), 0))
+            tl.store(decays + here // d_key, tl.sum(tl.sum(decay_all, 1), 0))
+
+
+@triton.jit
+def known_at(tile, i, BLOCK_T: tl.constexpr, BLOCK_V: tl.constexpr):
+    """Where what the tokens of a part's ``i``-th tile found ``(T, V)`` lies."""
+    return (i * BLOCK_T + lanes(tile, BLOCK_T))[:, None] * BLOCK_V + lanes(tile, BLOCK_V)[None, :]
+
+
+@triton.jit
+def walked(
+    state, tile, block, k, v, g, a, b, segments,
+    length, d_key, d_value, n_steps, k_t, k_c, v_t, v_c, g_t, g_c, a_t, a_c, b_t, b_c,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr,
+):  # fmt: skip
+    """The state behind a tile, and what its tokens found in those before them."""
+    t, key, is_key, value, is_value = axes_of(
+        tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+    )
+    place, _there, real, segment, before, after, logs = tokens_of(
+        tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
+    )
+    keys = rows_at(k, place, k_t, k_c, real, key, is_key)
+    values = rows_at(v, place, v_t, v_c, real, value, is_value)
+    finds = rows_at(a, place, a_t, a_c, real, key, is_key)
+    moves = rows_at(b, place, b_t, b_c, real, key, is_key)
+    _upto, earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
+    found = found_in(
+        under(finds * earlier, state), finds, keys, moves, values, logs, segment, t, n_steps,
+        BY_KEY, BLOCK_T, BLOCK_K, N_LEVELS,
+    )  # fmt: skip
+    state = whole * state + dot(tl.trans(values), keys * left)
+    return state + dot(tl.trans(found), moves * left), found
+
+
+@triton.jit
+def behind_known(
+    state, tile, i, block, k, v, g, b, segments, known,
+    length, d_key, d_value, k_t, k_c, v_t, v_c, g_t, g_c, b_t, b_c,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """The state behind a part's ``i``-th tile; with a ``b``, what its tokens found is ``known``."""
+    t, key, is_key, value, is_value = axes_of(
+        tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+    )
+    place, _there, real, segment, before, after, logs = tokens_of(
+        tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
+    )
+    _upto, _earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
+    keys = rows_at(k, place, k_t, k_c, real, key, is_key)
+    values = rows_at(v, place, v_t, v_c, real, value, is_value)
+    state = whole * state + dot(tl.trans(values), keys * left)
+    if b is not None:
+        moves = rows_at(b, place, b_t, b_c, real, key, is_key)
+        found = tl.load(known + known_at(tile, i, BLOCK_T, BLOCK_V))
+        state += dot(tl.trans(found), moves * left)
+    return state

@@ -18,19 +18,7 @@ from tristate.kernels.triton.decays import (
     segment_before,
     segments_at,
 )
-
-
-@triton.jit
-def dot(a, b):
-    """``a @ b`` by float32 multiply-adds.
-
-    Products of bfloat16 parts on matrix units (:mod:`tristate.kernels.triton.products`) take three
-    times the registers, which two states leave no room for.
-    """
-    # Sums of one: the compiler won't make a factor anew in each thread that reads it, nor put a
-    # product off until it's read, and hold its factors in registers meanwhile.
-    a, b = tl.sum(a[None, :, :], 0), tl.sum(b[None, :, :], 0)
-    return tl.sum(tl.dot(a, b, input_precision="ieee")[None, :, :], 0)
+from tristate.kernels.triton.products import dot, long_dot
 
 
 @triton.jit
@@ -69,6 +57,12 @@ def tokens_of(
 
 
 @triton.jit
+def under(rows, state):
+    """What a state ``(V, K)`` holds under each row ``(T, K)``: ``(T, V)``."""
+    return long_dot(rows, tl.trans(state))
+
+
+@triton.jit
 def totals(mask, x, WIDE: tl.constexpr):
     """For each row the sum of the rows of ``x`` that are marked in it; ``(T, 1)`` unless wide."""
     if WIDE:
@@ -82,13 +76,13 @@ def totals(mask, x, WIDE: tl.constexpr):
 def ends_of(logs, segment, before, after, t, BY_KEY: tl.constexpr):
     """What is left of the state before a tile at each token, decayed by it or not yet.
 
-    And of each token's own at the tile's end, and of the state there: ``(K, 1)`` or ``(1, 1)``.
+    And of each token's own at the tile's end, and of the state there: ``(1, K)`` or ``(1, 1)``.
     """
     old, new = (segment == before)[:, None], (segment == after)[:, None]
     upto = tl.where(old, tl.exp(tl.cumsum(logs, 0)), 0)
     earlier = tl.where(old, tl.exp(totals(t[:, None] > t[None, :], logs, BY_KEY)), 0)
     left = tl.where(new, tl.exp(totals(t[:, None] < t[None, :], logs, BY_KEY)), 0)
-    whole = tl.where(before == after, tl.exp(tl.sum(logs, 0)), 0)[:, None]
+    whole = tl.where(before == after, tl.exp(tl.sum(logs, 0)), 0)[None, :]
     return upto, earlier, left, whole
 
 
@@ -123,7 +117,7 @@ def meetings(
     if BY_KEY:
         met = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
         sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
-        for i in range(n_steps):
+        for i in tl.range(0, n_steps, disable_licm=True):
             j = BLOCK_T - 1 - i
             is_j = (t == j)[:, None]
             other = tl.sum(tl.where(is_j, right, 0), 0)[None, :]
@@ -133,7 +127,7 @@ def meetings(
             sums += tl.where((t > j if BEFORE else t >= j)[:, None], own, 0)
         met = tl.where(sees(segment, t, BEFORE), met, 0)
     else:
-        met = dot(left, tl.trans(right)) * between(logs, segment, t, BEFORE)
+        met = long_dot(left, tl.trans(right)) * between(logs, segment, t, BEFORE)
     return met
 
 
@@ -146,7 +140,7 @@ def meetings_back(
     if BY_KEY:
         grad = tl.where(sees(segment, t, BEFORE), grad, 0)
         sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
-        for i in range(n_steps):
+        for i in tl.range(0, n_steps, disable_licm=True):
             j = BLOCK_T - 1 - i
             is_j = (t == j)[:, None]
             weight = tl.sum(tl.where((t == j)[None, :], grad, 0), 1)[:, None] * tl.exp(sums)

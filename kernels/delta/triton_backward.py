@@ -17,6 +17,7 @@ from tristate.kernels.delta.triton_tiles import (
     strictly,
     written_by,
 )
+from tristate.kernels.triton.axes import axes_of, lanes, state_at
 from tristate.kernels.triton.decays import decay_between, reaches
 from tristate.kernels.triton.products import dot
 from tristate.kernels.triton.triangular import substitute_transposed, unit_inverse
@@ -59,10 +60,6 @@ def backward(
     block = program % n_blocks
     head = program // n_blocks % n_heads
     b = (program // n_blocks // n_heads).to(tl.int64)
-    t, key = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_K)
-    value = block * BLOCK_V + tl.arange(0, BLOCK_V)
-    lane = tl.arange(0, BLOCK_V)
-    is_key, is_value = key < d_key, value < d_value
     far = head.to(tl.int64)
     grad_out += b * grad_b + far * grad_h
     q += b * q_b + far * q_h
@@ -79,22 +76,25 @@ def backward(
         value_row = b * length * n * n_heads + head
     if segments is not None:
         segments += b * n_places
-    at = key[:, None] * d_value + value[None, :]
-    inside = is_key[:, None] & is_value[None, :]
     here = ((b * n_chunks + chunk) * n_heads + head) * d_key * d_value
-    slope = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
+    slope = tl.zeros([BLOCK_V, BLOCK_K], tl.float32)
     if incoming is not None:
+        at, inside = state_at(chunk, block, d_key, d_value, BLOCK_K, BLOCK_V)
         slope = tl.load(incoming + here + at, mask=inside, other=0)
-    for p in range(n_parts):
+    for p in tl.range(0, n_parts, disable_licm=True):
         part = (chunk + 1) * n_parts - 1 - p
         n_kept = tl.cdiv(length * n, KEPT * BLOCK_T)
         from_kept = ((b * n_kept + part) * n_heads + head) * d_key * d_value
-        is_kept = inside & (part < n_kept)
         if dq is not None:
-            state = tl.load(kept + from_kept + at, mask=is_kept, other=0)
-            for i in range(KEPT):
+            at, inside = state_at(part, block, d_key, d_value, BLOCK_K, BLOCK_V)
+            state = tl.load(kept + from_kept + at, mask=inside & (part < n_kept), other=0)
+            for i in tl.range(0, KEPT, disable_licm=True):
+                tile = part * KEPT + i
+                t, key, is_key, value, is_value = axes_of(
+                    tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+                )
                 _, place, _, _, real, segment, before, after, keys, log_decay, rates = steps_of(
-                    part * KEPT + i, t, k, beta, g, segments, key, is_key, value, is_value,
+                    tile, t, k, beta, g, segments, key, is_key, value, is_value,
                     length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
                     REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
                 )  # fmt: skip
@@ -104,28 +104,21 @@ def backward(
                 finds = meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K)
                 finds = strictly(finds, t)
                 written = written_by(wanted, rates, finds, t, BY_VALUE, BLOCK_T, N_LEVELS)
-                to = errors + (i * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
+                to = errors + errors_at(tile, i, BLOCK_T, BLOCK_V)
                 tl.store(to, wanted - dot(finds, written))
                 state = state_after(state, keys, written, whole, left, BY_KEY)
             # Other threads of the program read what these wrote.
             tl.debug_barrier()
-        for m in range(KEPT):
+        for m in tl.range(0, KEPT, disable_licm=True):
             i = KEPT - 1 - m
-            if dq is not None:
-                state = tl.load(kept + from_kept + at, mask=is_kept, other=0)
-                for j in range(i):
-                    _, _, _, _, _, segment, before, after, keys, log_decay, rates = steps_of(
-                        part * KEPT + j, t, k, beta, g, segments, key, is_key, value, is_value,
-                        length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
-                        REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
-                    )  # fmt: skip
-                    _, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
-                    known = errors + (j * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
-                    state = state_after(state, keys, rates * tl.load(known), whole, left, BY_KEY)
+            tile = part * KEPT + i
+            t, key, is_key, value, is_value = axes_of(
+                tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+            )
             (
                 token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
             ) = steps_of(
-                part * KEPT + i, t, k, beta, g, segments, key, is_key, value, is_value,
+                tile, t, k, beta, g, segments, key, is_key, value, is_value,
                 length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
                 REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
             )  # fmt: skip
@@ -147,18 +140,25 @@ def backward(
                 d_written = dot(tl.trans(inverse), d_written)
             d_error = rates * d_written
             if dq is not None:
-                known = errors + (i * BLOCK_T + t)[:, None] * BLOCK_V + lane[None, :]
-                error = tl.load(known)
+                error = tl.load(errors + errors_at(tile, i, BLOCK_T, BLOCK_V))
                 written = rates * error
                 d_finds = -strictly(dot(d_error, tl.trans(written)), t)
                 d_shows = dot(dy, tl.trans(written))
-                d_query = left_here * dot(dy, tl.trans(state))
-                d_read = -left_here * dot(d_error, tl.trans(state))
-                d_write = left * dot(written, tl.trans(slope))
+                at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
+                state = tl.load(kept + from_kept + at, mask=inside & (part < n_kept), other=0)
+                for j in tl.range(0, i, disable_licm=True):
+                    state = state_after_known(
+                        state, part * KEPT + j, j, block, k, beta, g, segments, errors,
+                        length, n, d_key, d_value, k_t, k_c, beta_t, beta_c, g_t, g_c,
+                        REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
+                    )  # fmt: skip
+                d_query = left_here * dot(dy, state)
+                d_read = -left_here * dot(d_error, state)
+                d_write = left * dot(written, slope)
                 keys_wide, query_wide = keys.to(tl.float32), query.to(tl.float32)
-                at_end = whole * tl.sum(slope * state, 1)[:, None]
+                at_end = whole * tl.sum(slope * state, 0)[None, :]
                 if BY_KEY:
-                    at_end = tl.trans(at_end) + tl.sum(keys_wide * d_write, 0)[None, :]
+                    at_end += tl.sum(keys_wide * d_write, 0)[None, :]
                     d_query, d_read, d_write = add_pairs_by_key(
                         d_finds, d_shows, query_wide, keys_wide, log_decay, segment, t,
                         d_query, d_read, d_write, BLOCK_T, BLOCK_K,
@@ -203,14 +203,42 @@ def backward(
                 else:
                     tl.store(dbeta + step_row + place * n_heads, tl.sum(d_rate, 1), mask=there)
             if BY_KEY:
-                slope = whole * slope + dot(tl.trans(query.to(tl.float32) * left_here), dy)
-                slope -= dot(tl.trans(keys.to(tl.float32) * left_here), d_error)
+                slope = whole * slope + dot(tl.trans(dy), query.to(tl.float32) * left_here)
+                slope -= dot(tl.trans(d_error), keys.to(tl.float32) * left_here)
             else:
-                slope = whole * slope + dot(tl.trans(query), left_here * dy)
-                slope -= dot(tl.trans(keys), left_here * d_error)
+                slope = whole * slope + dot(tl.trans(left_here * dy), query)
+                slope -= dot(tl.trans(left_here * d_error), keys)
         if dq is not None:
             tl.debug_barrier()
+    at, inside = state_at(chunk + 1, block, d_key, d_value, BLOCK_K, BLOCK_V)
     tl.store(outgoing + here + at, slope, mask=inside)
+
+
+@triton.jit
+def errors_at(tile, i, BLOCK_T: tl.constexpr, BLOCK_V: tl.constexpr):
+    """Where the errors ``(T, V)`` of a part's ``i``-th tile lie."""
+    return (i * BLOCK_T + lanes(tile, BLOCK_T))[:, None] * BLOCK_V + lanes(tile, BLOCK_V)[None, :]
+
+
+@triton.jit
+def state_after_known(
+    state, tile, i, block, k, beta, g, segments, errors,
+    length, n, d_key, d_value, k_t, k_c, beta_t, beta_c, g_t, g_c,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr, BY_VALUE: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """The state behind a tile of a part, the ``i``-th, whose errors are known."""
+    t, key, is_key, value, is_value = axes_of(
+        tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+    )
+    _, _, _, _, _, segment, before, after, keys, log_decay, rates = steps_of(
+        tile, t, k, beta, g, segments, key, is_key, value, is_value,
+        length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
+        REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+    )  # fmt: skip
+    _, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
+    written = rates * tl.load(errors + errors_at(tile, i, BLOCK_T, BLOCK_V))
+    return state_after(state, keys, written, whole, left, BY_KEY)
 
 
 @triton.jit
@@ -222,7 +250,7 @@ def add_pairs_by_key(
     meets = reaches(segment, t)
     d_finds, d_shows = tl.where(meets, d_finds, 0), tl.where(meets, d_shows, 0)
     sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
-    for i in range(BLOCK_T):
+    for i in tl.range(0, BLOCK_T, disable_licm=True):
         j = BLOCK_T - 1 - i
         is_j = (t == j)[:, None]
         is_column = (t == j)[None, :]

@@ -17,6 +17,7 @@ from tristate.kernels.delta.triton_tiles import (
     strictly,
     written_by,
 )
+from tristate.kernels.triton.axes import axes_of, state_at
 from tristate.kernels.triton.products import dot
 
 
@@ -54,9 +55,6 @@ def forward(
     block = program % n_blocks
     head = program // n_blocks % n_heads
     b = (program // n_blocks // n_heads).to(tl.int64)
-    t, key = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_K)
-    value = block * BLOCK_V + tl.arange(0, BLOCK_V)
-    is_key, is_value = key < d_key, value < d_value
     far = head.to(tl.int64)
     k += b * k_b + far * k_h
     beta += b * beta_b + far * beta_h
@@ -69,22 +67,26 @@ def forward(
         out += b * out_b + far * out_h
     if segments is not None:
         segments += b * n_places
-    at = key[:, None] * d_value + value[None, :]
-    inside = is_key[:, None] & is_value[None, :]
     here = ((b * n_chunks + chunk) * n_heads + head) * d_key * d_value
+    at, inside = state_at(chunk, block, d_key, d_value, BLOCK_K, BLOCK_V)
     if v is None:
-        state = tl.where(key[:, None] == value[None, :], 1.0, 0.0)
+        _, key, _, value, _ = axes_of(chunk, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V)
+        state = tl.where(value[:, None] == key[None, :], 1.0, 0.0)
     elif entering is not None:
         state = tl.load(entering + here + at, mask=inside, other=0)
     else:
-        state = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
-    for i in range(n_tiles):
+        state = tl.zeros([BLOCK_V, BLOCK_K], tl.float32)
+    for i in tl.range(0, n_tiles, disable_licm=True):
         tile = chunk * n_tiles + i
         if kept is not None:
             n_kept = tl.cdiv(length * n, KEPT * BLOCK_T)
             to = ((b * n_kept + tile // KEPT) * n_heads + head) * d_key * d_value
             is_first = (tile % KEPT == 0) & (tile * BLOCK_T < length * n)
+            at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
             tl.store(kept + to + at, state, mask=inside & is_first)
+        t, key, is_key, value, is_value = axes_of(
+            tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+        )
         token, place, turn, there, real, segment, before, after, keys, log_decay, rates = steps_of(
             tile, t, k, beta, g, segments, key, is_key, value, is_value, length, n,
             k_t, k_c, beta_t, beta_c, g_t, g_c, REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
@@ -109,4 +111,5 @@ def forward(
             mask = (there & (turn == n - 1))[:, None] & is_value[None, :]
             tl.store(to, y.to(out.dtype.element_ty), mask=mask)
         state = state_after(state, keys, written, whole, left, BY_KEY)
+    at, inside = state_at(chunk + 1, block, d_key, d_value, BLOCK_K, BLOCK_V)
     tl.store(leaving + here + at, state, mask=inside)

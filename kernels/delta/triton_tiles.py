@@ -75,14 +75,14 @@ def steps_of(
 def ends_of(log_decay, segment, before, after, t, BY_KEY: tl.constexpr):
     """What is left of the state before a tile at each step and behind the tile, and of each step.
 
-    By head ``(T, 1)``, a number, ``(T, 1)``; by key ``(T, K)``, ``(K, 1)``, ``(T, K)``.
+    By head ``(T, 1)``, a number, ``(T, 1)``; by key ``(T, K)``, ``(1, K)``, ``(T, K)``.
     """
     stays = before == after
     whole = tl.where(stays, tl.exp(tl.sum(log_decay, 0)), 0)
     if BY_KEY:
         here = tl.exp(tl.cumsum(log_decay, 0))
         here = tl.where((segment == before)[:, None], here, 0)
-        whole = whole[:, None]
+        whole = whole[None, :]
         left = tl.exp(dot(tl.where(t[:, None] < t[None, :], 1.0, 0.0), log_decay))
         left = tl.where((segment == after)[:, None], left, 0)
     else:
@@ -105,7 +105,7 @@ def meetings(
         met = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
         sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
         q, k = q.to(tl.float32), k.to(tl.float32)
-        for i in range(BLOCK_T):
+        for i in tl.range(0, BLOCK_T, disable_licm=True):
             j = BLOCK_T - 1 - i
             is_j = (t == j)[:, None]
             other = tl.sum(tl.where(is_j, k, 0), 0)[None, :]
@@ -132,6 +132,7 @@ def held(k, here, state, BY_KEY: tl.constexpr):
     Wide as it is it comes before products of steps with steps: Triton lays the warps out for all
     products by the first one's shape.
     """
+    state = tl.trans(state)
     return long_dot(k.to(tl.float32) * here, state) if BY_KEY else here * long_dot(k, state)
 
 
@@ -150,9 +151,9 @@ def written_by(
 
 @triton.jit
 def state_after(state, k, written, whole, left, BY_KEY: tl.constexpr):
-    """The state ``(K, V)`` behind a tile."""
+    """The state ``(V, K)`` behind a tile."""
     if BY_KEY:
-        brought = dot(tl.trans(k.to(tl.float32) * left), written)
+        brought = dot(tl.trans(written), k.to(tl.float32) * left)
     else:
-        brought = dot(tl.trans(k), left * written)
+        brought = dot(tl.trans(left * written), k)
     return whole * state + brought

@@ -34,7 +34,7 @@ def substitute(strict, rates, wanted, t, BLOCK_T: tl.constexpr):
     Row by row: with rates by column each column has a system of its own.
     """
     found = tl.zeros_like(wanted)
-    for i in range(BLOCK_T):
+    for i in tl.range(0, BLOCK_T, disable_licm=True):
         is_row = (t == i)[:, None]
         weights = tl.sum(tl.where(is_row, strict, 0), 0)
         row = tl.sum(tl.where(is_row, wanted, 0) - weights[:, None] * (rates * found), 0)
@@ -46,7 +46,7 @@ def substitute(strict, rates, wanted, t, BLOCK_T: tl.constexpr):
 def substitute_transposed(strict, rates, wanted, t, BLOCK_T: tl.constexpr):
     """``d`` such that ``d = wanted - strict^T (rates d)``, from the last row on."""
     found = tl.zeros_like(wanted)
-    for i in range(BLOCK_T):
+    for i in tl.range(0, BLOCK_T, disable_licm=True):
         is_row = (t == BLOCK_T - 1 - i)[:, None]
         weights = tl.sum(tl.where(tl.trans(is_row), strict, 0), 1)
         row = tl.sum(tl.where(is_row, wanted, 0) - weights[:, None] * (rates * found), 0)
