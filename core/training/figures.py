@@ -145,8 +145,16 @@ def lines(
     if "y" in logarithmic:
         axes.set_yscale("log")
     places = [place for place, _ in max(series.values(), key=len)]
-    ticks = range(len(names)) if names else places
-    axes.set_xticks(ticks, names or [f"{place:,.10g}" for place in places])
+    if names:
+        axes.set_xticks(range(len(names)), names)
+    else:
+        # As many numbers as there is room for, the last one among them.
+        apart = -(-len(places) // 9)
+        shown = [(len(places) - 1 - k) % apart == 0 for k in range(len(places))]
+        texts = [
+            f"{place:,.10g}" if show else "" for place, show in zip(places, shown, strict=True)
+        ]
+        axes.set_xticks(places, texts)
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(alpha=0.25, which="both")
     axes.legend(frameon=False, fontsize="small")
