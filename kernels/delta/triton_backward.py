@@ -112,6 +112,8 @@ def backward(
         for m in tl.range(0, KEPT, disable_licm=True):
             i = KEPT - 1 - m
             tile = part * KEPT + i
+            # A tile's rows are read anew for each of its products with a state: beside two states
+            # registers have no room for all of them.
             t, key, is_key, value, is_value = axes_of(
                 tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
             )
@@ -128,9 +130,8 @@ def backward(
             dy = scale * dy.to(tl.float32)
             left_here, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
             d_written = held(keys, left, slope, BY_KEY)
-            finds = strictly(
-                meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K), t
-            )
+            finds = meetings(keys, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K)
+            finds = strictly(finds, t)
             shows = meetings(query, keys, log_decay, segment, t, BY_KEY, BLOCK_T, BLOCK_K)
             d_written += dot(tl.trans(shows), dy)
             if BY_VALUE:
@@ -140,10 +141,15 @@ def backward(
                 d_written = dot(tl.trans(inverse), d_written)
             d_error = rates * d_written
             if dq is not None:
+                of_value = (value_row + place * n_heads)[:, None] * d_value + value[None, :]
+                is_step = there[:, None] & is_value[None, :]
+                tl.store(dv + of_value, d_error.to(dv.dtype.element_ty), mask=is_step)
                 error = tl.load(errors + errors_at(tile, i, BLOCK_T, BLOCK_V))
-                written = rates * error
-                d_finds = -strictly(dot(d_error, tl.trans(written)), t)
-                d_shows = dot(dy, tl.trans(written))
+                d_rate = tl.where(real[:, None], d_written * error, 0)
+                if BY_VALUE:
+                    tl.store(dbeta + of_value, d_rate.to(dbeta.dtype.element_ty), mask=is_step)
+                else:
+                    tl.store(dbeta + step_row + place * n_heads, tl.sum(d_rate, 1), mask=there)
                 at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
                 state = tl.load(kept + from_kept + at, mask=inside & (part < n_kept), other=0)
                 for j in tl.range(0, i, disable_licm=True):
@@ -152,21 +158,59 @@ def backward(
                         length, n, d_key, d_value, k_t, k_c, beta_t, beta_c, g_t, g_c,
                         REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
                     )  # fmt: skip
+            t, key, is_key, value, is_value = axes_of(
+                tile + 1, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+            )
+            (
+                token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+            ) = steps_of(
+                tile, t, k, beta, g, segments, key, is_key, value, is_value,
+                length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
+                REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+            )  # fmt: skip
+            reads = real & (turn == n - 1)
+            dy = rows_at(grad_out, token, grad_t, grad_c, reads, value, is_value)
+            dy = scale * dy.to(tl.float32)
+            left_here, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
+            if dq is not None:
                 d_query = left_here * dot(dy, state)
                 d_read = -left_here * dot(d_error, state)
-                d_write = left * dot(written, slope)
-                keys_wide, query_wide = keys.to(tl.float32), query.to(tl.float32)
                 at_end = whole * tl.sum(slope * state, 0)[None, :]
+                written = rates * tl.load(errors + errors_at(tile + 1, i, BLOCK_T, BLOCK_V))
+                d_write = left * dot(written, slope)
+                at_end += tl.sum(keys.to(tl.float32) * d_write, 0)[None, :]
+            query = rows_at(q, token, q_t, q_c, reads, key, is_key)
+            if BY_KEY:
+                slope = whole * slope + dot(tl.trans(dy), query.to(tl.float32) * left_here)
+                slope -= dot(tl.trans(d_error), keys.to(tl.float32) * left_here)
+            else:
+                slope = whole * slope + dot(tl.trans(left_here * dy), query)
+                slope -= dot(tl.trans(left_here * d_error), keys)
+            if dq is not None:
+                t, key, is_key, value, is_value = axes_of(
+                    tile + 2, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+                )
+                (
+                    token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+                ) = steps_of(
+                    tile, t, k, beta, g, segments, key, is_key, value, is_value,
+                    length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
+                    REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                )  # fmt: skip
+                reads = real & (turn == n - 1)
+                query = rows_at(q, token, q_t, q_c, reads, key, is_key)
+                dy = rows_at(grad_out, token, grad_t, grad_c, reads, value, is_value)
+                dy = scale * dy.to(tl.float32)
+                written = rates * tl.load(errors + errors_at(tile + 2, i, BLOCK_T, BLOCK_V))
+                d_finds = -strictly(dot(d_error, tl.trans(written)), t)
+                d_shows = dot(dy, tl.trans(written))
+                keys_wide, query_wide = keys.to(tl.float32), query.to(tl.float32)
                 if BY_KEY:
-                    at_end += tl.sum(keys_wide * d_write, 0)[None, :]
                     d_query, d_read, d_write = add_pairs_by_key(
                         d_finds, d_shows, query_wide, keys_wide, log_decay, segment, t,
                         d_query, d_read, d_write, BLOCK_T, BLOCK_K,
                     )  # fmt: skip
                 else:
-                    at_end = tl.sum(tl.sum(at_end, 1), 0) + tl.sum(
-                        tl.sum(keys_wide * d_write, 1), 0
-                    )
                     between = decay_between(log_decay, segment, t)
                     d_finds, d_shows = d_finds * between, d_shows * between
                     d_query += dot(d_shows, keys)
@@ -185,7 +229,7 @@ def backward(
                     else:
                         flow = tl.sum(flow, 1)
                         d_log = tl.sum(tl.where(follows, flow[None, :], 0), 1)
-                        d_log += tl.where(segment == after, at_end, 0)
+                        d_log += tl.where(segment == after, tl.sum(tl.sum(at_end, 1), 0), 0)
                         d_log = tl.where(real, d_log, 0)
                         tl.store(dg + token_row + token * n_heads, d_log, mask=is_decay)
                 to = dq + (token_row + token * n_heads)[:, None] * d_key + key[None, :]
@@ -194,20 +238,6 @@ def backward(
                 to = dk + (step_row + place * n_heads)[:, None] * d_key + key[None, :]
                 d_key_tile = (d_read + d_write).to(dk.dtype.element_ty)
                 tl.store(to, d_key_tile, mask=there[:, None] & is_key[None, :])
-                of_value = (value_row + place * n_heads)[:, None] * d_value + value[None, :]
-                is_step = there[:, None] & is_value[None, :]
-                tl.store(dv + of_value, d_error.to(dv.dtype.element_ty), mask=is_step)
-                d_rate = tl.where(real[:, None], d_written * error, 0)
-                if BY_VALUE:
-                    tl.store(dbeta + of_value, d_rate.to(dbeta.dtype.element_ty), mask=is_step)
-                else:
-                    tl.store(dbeta + step_row + place * n_heads, tl.sum(d_rate, 1), mask=there)
-            if BY_KEY:
-                slope = whole * slope + dot(tl.trans(dy), query.to(tl.float32) * left_here)
-                slope -= dot(tl.trans(d_error), keys.to(tl.float32) * left_here)
-            else:
-                slope = whole * slope + dot(tl.trans(left_here * dy), query)
-                slope -= dot(tl.trans(left_here * d_error), keys)
         if dq is not None:
             tl.debug_barrier()
     at, inside = state_at(chunk + 1, block, d_key, d_value, BLOCK_K, BLOCK_V)
