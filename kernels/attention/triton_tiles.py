@@ -8,6 +8,7 @@ decayed.
 
 # Triton compiles what is below: to a type checker its tiles are Python's values.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
