@@ -47,9 +47,10 @@ def backward(
 
     COST: reads ``q``, ``k``, ``v``, ``grad_out``, ``beta``, ``g`` and writes their gradients once,
     the least there is, and reads ``K / (KEPT BLOCK_T)`` numbers a step and value channel of
-    ``kept``: 1.07 times the least with float32 and as many keys as values in one block. ``errors``
-    are ``KEPT BLOCK_T BLOCK_V`` numbers a program, written and read over and over: they stay in
-    the second cache. Gradients that blocks of value channels share are written once a block, in
+    ``kept``: 1.07 times the least with float32 and as many keys as values in one block. A tile's
+    rows are read three times, and its neighbours in a part again, from the first cache. ``errors``
+    are ``KEPT BLOCK_T BLOCK_V`` numbers a program, written and read over and over: they stay in the
+    second cache. Gradients that blocks of value channels share are written once a block, in
     float32, and added up: four blocks of 32 channels with 128 keys make it 3.4 times the least, for
     registers hold no more of two states. A split sequence is read four times. Operations of a step
     and value channel: ``6 K`` once more than forward for the errors, ``16 K + K (KEPT - 1)`` for
