@@ -17,7 +17,7 @@ from tristate.kernels.attention.triton_tiles import (
     totals,
     under,
 )
-from tristate.kernels.triton.axes import axes_of, lanes, state_at
+from tristate.kernels.triton.axes import lanes, state_at
 from tristate.kernels.triton.decays import reaches
 from tristate.kernels.triton.products import dot
 from tristate.kernels.triton.triangular import unit_inverse
@@ -104,12 +104,12 @@ def backward(
         # A tile's rows are read anew for each of its products with a state: beside two states
         # registers have no room for all of them.
         if a is not None:
-            t, key, is_key, value, is_value = axes_of(
-                tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-            )
-            place, there, real, segment, before, after, logs = tokens_of(
-                tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
-            )
+            (
+                t, key, is_key, value, is_value, place, there, real, segment, before, after, logs,
+            ) = tokens_of(
+                tile, 0, block, g, segments, length, d_key, d_value, g_t, g_c,
+                REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+            )  # fmt: skip
             _upto, _earlier, left, _whole = ends_of(logs, segment, before, after, t, BY_KEY)
             query = rows_at(q, place, q_t, q_c, real, key, is_key)
             dy = scale * rows_at(grad, place, grad_t, grad_c, real, value, is_value)
@@ -131,12 +131,12 @@ def backward(
                     length, d_key, d_value, k_t, k_c, v_t, v_c, g_t, g_c, b_t, b_c,
                     REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
                 )  # fmt: skip
-        t, key, is_key, value, is_value = axes_of(
-            tile + 1, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-        )
-        place, there, real, segment, before, after, logs = tokens_of(
-            tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
-        )
+        (
+            t, key, is_key, value, is_value, place, there, real, segment, before, after, logs,
+        ) = tokens_of(
+            tile, 1, block, g, segments, length, d_key, d_value, g_t, g_c,
+            REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+        )  # fmt: skip
         upto, earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
         seen = earlier if BEFORE else upto
         dy = scale * rows_at(grad, place, grad_t, grad_c, real, value, is_value)
@@ -166,12 +166,12 @@ def backward(
         if decays is not None:
             decay_all *= whole
         if dq is not None:
-            t, key, is_key, value, is_value = axes_of(
-                tile + 2, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-            )
-            place, there, real, segment, before, after, logs = tokens_of(
-                tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
-            )
+            (
+                t, key, is_key, value, is_value, place, there, real, segment, before, after, logs,
+            ) = tokens_of(
+                tile, 2, block, g, segments, length, d_key, d_value, g_t, g_c,
+                REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+            )  # fmt: skip
             query = rows_at(q, place, q_t, q_c, real, key, is_key)
             keys = rows_at(k, place, k_t, k_c, real, key, is_key)
             values = rows_at(v, place, v_t, v_c, real, value, is_value)
@@ -261,12 +261,12 @@ def walked(
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr,
 ):  # fmt: skip
     """The state behind a tile, and what its tokens found in those before them."""
-    t, key, is_key, value, is_value = axes_of(
-        tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-    )
-    place, _there, real, segment, before, after, logs = tokens_of(
-        tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
-    )
+    (
+        t, key, is_key, value, is_value, place, _there, real, segment, before, after, logs,
+    ) = tokens_of(
+        tile, 0, block, g, segments, length, d_key, d_value, g_t, g_c,
+        REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+    )  # fmt: skip
     keys = rows_at(k, place, k_t, k_c, real, key, is_key)
     values = rows_at(v, place, v_t, v_c, real, value, is_value)
     finds = rows_at(a, place, a_t, a_c, real, key, is_key)
@@ -288,12 +288,12 @@ def behind_known(
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """The state behind a part's ``i``-th tile; with a ``b``, what its tokens found is ``known``."""
-    t, key, is_key, value, is_value = axes_of(
-        tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-    )
-    place, _there, real, segment, before, after, logs = tokens_of(
-        tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
-    )
+    (
+        t, key, is_key, value, is_value, place, _there, real, segment, before, after, logs,
+    ) = tokens_of(
+        tile, 0, block, g, segments, length, d_key, d_value, g_t, g_c,
+        REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+    )  # fmt: skip
     _upto, _earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
     keys = rows_at(k, place, k_t, k_c, real, key, is_key)
     values = rows_at(v, place, v_t, v_c, real, value, is_value)

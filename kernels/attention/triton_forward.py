@@ -91,12 +91,12 @@ def forward(
             is_first = (tile % KEPT == 0) & (tile * BLOCK_T < length)
             at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
             tl.store(kept + to + at, state, mask=inside & is_first)
-        t, key, is_key, value, is_value = axes_of(
-            tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-        )
-        place, there, real, segment, before, after, logs = tokens_of(
-            tile, t, g, segments, key, is_key, length, g_t, g_c, REVERSE, BY_KEY, BLOCK_T
-        )
+        (
+            t, key, is_key, value, is_value, place, there, real, segment, before, after, logs,
+        ) = tokens_of(
+            tile, 0, block, g, segments, length, d_key, d_value, g_t, g_c,
+            REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+        )  # fmt: skip
         keys = rows_at(k, place, k_t, k_c, real, key, is_key)
         if v is None:
             values = tl.zeros([BLOCK_T, BLOCK_V], tl.float32)

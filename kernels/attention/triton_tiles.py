@@ -13,6 +13,7 @@ decayed.
 import triton
 import triton.language as tl
 
+from tristate.kernels.triton.axes import axes_of
 from tristate.kernels.triton.decays import (
     reaches,
     segment_after,
@@ -31,13 +32,19 @@ def rows_at(x, place, x_t, x_c, mask, lane, inside):
 
 @triton.jit
 def tokens_of(
-    tile, t, g, segments, key, is_key, length, g_t, g_c,
-    REVERSE: tl.constexpr, BY_KEY: tl.constexpr, BLOCK_T: tl.constexpr,
+    tile, time, block, g, segments, length, d_key, d_value, g_t, g_c,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Of a tile's tokens: places in memory, which are there, and which of these are real.
+    """A tile's tokens, keys and values, as :func:`tristate.kernels.triton.axes.axes_of` has them.
 
-    And the segment of each, of the state before them and behind, and the logarithms of decays.
+    For each ``time`` of a tile, from 0, they are made anew. Of the tokens places in memory, which
+    are there, and which of these are real. And the segment of each, of the state before them and
+    behind, and the logarithms of decays.
     """
+    t, key, is_key, value, is_value = axes_of(
+        tile + time, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+    )
     token = tile * BLOCK_T + t
     there = token < length
     place = (length - 1 - token if REVERSE else token).to(tl.int64)
@@ -54,7 +61,10 @@ def tokens_of(
     else:
         logs = tl.load(g + place * g_t, mask=real, other=0).to(tl.float32)[:, None]
     # Nothing is left of an infinite one, whose multiples by 0 were no numbers.
-    return place, there, real, segment, before, after, tl.maximum(logs, -1e4)
+    logs = tl.maximum(logs, -1e4)
+    return (
+        t, key, is_key, value, is_value, place, there, real, segment, before, after, logs,
+    )  # fmt: skip
 
 
 @triton.jit

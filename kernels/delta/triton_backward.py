@@ -17,7 +17,7 @@ from tristate.kernels.delta.triton_tiles import (
     strictly,
     written_by,
 )
-from tristate.kernels.triton.axes import axes_of, lanes, state_at
+from tristate.kernels.triton.axes import lanes, state_at
 from tristate.kernels.triton.decays import decay_between, reaches
 from tristate.kernels.triton.products import dot
 from tristate.kernels.triton.triangular import substitute_transposed, unit_inverse
@@ -91,13 +91,13 @@ def backward(
             state = tl.load(kept + from_kept + at, mask=inside & (part < n_kept), other=0)
             for i in tl.range(0, KEPT, disable_licm=True):
                 tile = part * KEPT + i
-                t, key, is_key, value, is_value = axes_of(
-                    tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-                )
-                _, place, _, _, real, segment, before, after, keys, log_decay, rates = steps_of(
-                    tile, t, k, beta, g, segments, key, is_key, value, is_value,
-                    length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
-                    REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                (
+                    t, key, is_key, value, is_value,
+                    token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+                ) = steps_of(
+                    tile, 0, block, k, beta, g, segments, length, n, d_key, d_value,
+                    k_t, k_c, beta_t, beta_c, g_t, g_c,
+                    REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
                 )  # fmt: skip
                 values = rows_at(v, place, v_t, v_c, real, value, is_value).to(tl.float32)
                 left_here, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
@@ -115,15 +115,13 @@ def backward(
             tile = part * KEPT + i
             # A tile's rows are read anew for each of its products with a state: beside two states
             # registers have no room for all of them.
-            t, key, is_key, value, is_value = axes_of(
-                tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-            )
             (
+                t, key, is_key, value, is_value,
                 token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
             ) = steps_of(
-                tile, t, k, beta, g, segments, key, is_key, value, is_value,
-                length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
-                REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                tile, 0, block, k, beta, g, segments, length, n, d_key, d_value,
+                k_t, k_c, beta_t, beta_c, g_t, g_c,
+                REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
             )  # fmt: skip
             reads = real & (turn == n - 1)
             query = rows_at(q, token, q_t, q_c, reads, key, is_key)
@@ -159,15 +157,13 @@ def backward(
                         length, n, d_key, d_value, k_t, k_c, beta_t, beta_c, g_t, g_c,
                         REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
                     )  # fmt: skip
-            t, key, is_key, value, is_value = axes_of(
-                tile + 1, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-            )
             (
+                t, key, is_key, value, is_value,
                 token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
             ) = steps_of(
-                tile, t, k, beta, g, segments, key, is_key, value, is_value,
-                length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
-                REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                tile, 1, block, k, beta, g, segments, length, n, d_key, d_value,
+                k_t, k_c, beta_t, beta_c, g_t, g_c,
+                REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
             )  # fmt: skip
             reads = real & (turn == n - 1)
             dy = rows_at(grad_out, token, grad_t, grad_c, reads, value, is_value)
@@ -188,15 +184,13 @@ def backward(
                 slope = whole * slope + dot(tl.trans(left_here * dy), query)
                 slope -= dot(tl.trans(left_here * d_error), keys)
             if dq is not None:
-                t, key, is_key, value, is_value = axes_of(
-                    tile + 2, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-                )
                 (
+                    t, key, is_key, value, is_value,
                     token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
                 ) = steps_of(
-                    tile, t, k, beta, g, segments, key, is_key, value, is_value,
-                    length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
-                    REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+                    tile, 2, block, k, beta, g, segments, length, n, d_key, d_value,
+                    k_t, k_c, beta_t, beta_c, g_t, g_c,
+                    REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
                 )  # fmt: skip
                 reads = real & (turn == n - 1)
                 query = rows_at(q, token, q_t, q_c, reads, key, is_key)
@@ -259,13 +253,13 @@ def state_after_known(
     BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """The state behind a tile of a part, the ``i``-th, whose errors are known."""
-    t, key, is_key, value, is_value = axes_of(
-        tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-    )
-    _, _, _, _, _, segment, before, after, keys, log_decay, rates = steps_of(
-        tile, t, k, beta, g, segments, key, is_key, value, is_value,
-        length, n, k_t, k_c, beta_t, beta_c, g_t, g_c,
-        REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+    (
+        t, key, is_key, value, is_value,
+        token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+    ) = steps_of(
+        tile, 0, block, k, beta, g, segments, length, n, d_key, d_value,
+        k_t, k_c, beta_t, beta_c, g_t, g_c,
+        REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
     )  # fmt: skip
     _, whole, left = ends_of(log_decay, segment, before, after, t, BY_KEY)
     written = rates * tl.load(errors + errors_at(tile, i, BLOCK_T, BLOCK_V))

@@ -84,12 +84,13 @@ def forward(
             is_first = (tile % KEPT == 0) & (tile * BLOCK_T < length * n)
             at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
             tl.store(kept + to + at, state, mask=inside & is_first)
-        t, key, is_key, value, is_value = axes_of(
-            tile, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-        )
-        token, place, turn, there, real, segment, before, after, keys, log_decay, rates = steps_of(
-            tile, t, k, beta, g, segments, key, is_key, value, is_value, length, n,
-            k_t, k_c, beta_t, beta_c, g_t, g_c, REVERSE, BY_KEY, BY_VALUE, BLOCK_T,
+        (
+            t, key, is_key, value, is_value,
+            token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+        ) = steps_of(
+            tile, 0, block, k, beta, g, segments, length, n, d_key, d_value,
+            k_t, k_c, beta_t, beta_c, g_t, g_c,
+            REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T,
         )  # fmt: skip
         if v is None:
             values = tl.zeros([BLOCK_T, BLOCK_V], tl.float32)

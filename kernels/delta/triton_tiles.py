@@ -11,6 +11,7 @@ read.
 import triton
 import triton.language as tl
 
+from tristate.kernels.triton.axes import axes_of
 from tristate.kernels.triton.decays import (
     decay_after,
     decay_before,
@@ -33,16 +34,22 @@ def rows_at(x, place, x_t, x_c, mask, lane, inside):
 
 @triton.jit
 def steps_of(
-    tile, t, k, beta, g, segments, key, is_key, value, is_value, length, n,
+    tile, time, block, k, beta, g, segments, length, n, d_key, d_value,
     k_t, k_c, beta_t, beta_c, g_t, g_c,
-    REVERSE: tl.constexpr, BY_KEY: tl.constexpr, BY_VALUE: tl.constexpr, BLOCK_T: tl.constexpr,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr, BY_VALUE: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Of a tile's steps: the token and the step in memory, and the turn in its token.
+    """A tile's steps, keys and values, as :func:`tristate.kernels.triton.axes.axes_of` has them.
 
-    Which are there, which of these are real; the segment of each, of the state before them and
-    behind; the keys ``(T, K)``; logarithms of the decays before each step, ``(T,)`` or ``(T, K)``,
-    0 but at a token's first; rates, ``(T, 1)`` or ``(T, V)``. All is 0 where a step isn't real.
+    For each ``time`` of a tile, from 0, they are made and read anew. Of the steps the token and the
+    step in memory, and the turn in its token; which are there, which of these are real; the segment
+    of each, of the state before them and behind; the keys ``(T, K)``; logarithms of the decays
+    before each step, ``(T,)`` or ``(T, K)``, 0 but at a token's first; rates, ``(T, 1)`` or ``(T,
+    V)``. All is 0 where a step isn't real.
     """
+    t, key, is_key, value, is_value = axes_of(
+        tile + time, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
+    )
     step = tile * BLOCK_T + t
     there = step < length * n
     token, turn = step // n, step % n
@@ -69,7 +76,10 @@ def steps_of(
     else:
         rates = tl.load(beta + place * beta_t, mask=real, other=0)[:, None]
     rates = rates.to(tl.float32)
-    return token, place, turn, there, real, segment, before, after, keys, log_decay, rates
+    return (
+        t, key, is_key, value, is_value,
+        token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
+    )  # fmt: skip
 
 
 @triton.jit
