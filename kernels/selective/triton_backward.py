@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from tristate.kernels.selective.triton_tiles import step_sizes
+from tristate.kernels.triton.axes import lanes
 from tristate.kernels.triton.functions import (
     affine,
     column_at,
@@ -55,8 +56,9 @@ def backward(
     block = program % n_blocks
     group = block // group_blocks
     first_d = group * group_channels + block % group_blocks * BLOCK_D
-    lane, t, n = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
-    is_channel = first_d + lane < (group + 1) * group_channels
+    t, n = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_N)
+    stop, d = (group + 1) * group_channels, first_d + tl.arange(0, BLOCK_D)
+    is_d = d < stop
     step = -t if REVERSE else t
     is_first, is_last = (t == 0)[:, None], (t == BLOCK_T - 1)[:, None]
 
@@ -80,8 +82,8 @@ def backward(
         if du is not None:
             dC_row = dC + b * dC_b + block * dC_g + step * dC_t
 
-    state = n[:, None] * n_channels + (first_d + lane)[None, :]
-    is_state = (n < n_states)[:, None] & is_channel[None, :]
+    state = n[:, None] * n_channels + d[None, :]
+    is_state = (n < n_states)[:, None] & is_d[None, :]
     here = (b * n_chunks + chunk) * n_channels * n_states
     g_all = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     if incoming is not None:
@@ -91,10 +93,10 @@ def backward(
         alive = tl.full([BLOCK_D], 1, tl.float32)
     shift = None
     if bias is not None:
-        shift = tl.load(bias + first_d + lane, mask=is_channel, other=0)[None, :]
+        shift = tl.load(bias + d, mask=is_d, other=0)[None, :]
         dbias_all = tl.zeros([BLOCK_D], tl.float32)
     if D is not None:
-        direct = tl.load(D + first_d + lane, mask=is_channel, other=0)[None, :]
+        direct = tl.load(D + d, mask=is_d, other=0)[None, :]
         dD_all = tl.zeros([BLOCK_D], tl.float32)
     if du is not None:
         dA_all = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -103,9 +105,12 @@ def backward(
         if not C_VARIES:
             dC_all = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
 
-    for i in range(n_tiles):
+    # Masks and addresses found once, before the loop, would fill registers all through it.
+    for i in tl.range(0, n_tiles, disable_licm=True):
         tile = (chunk + 1) * n_tiles - 1 - i
         first = tile * BLOCK_T
+        lane = lanes(tile, BLOCK_D)
+        is_channel = first_d + lane < stop
         is_step = first + t < length
         inside = is_step[:, None] & is_channel[None, :]
         place = (length - 1 - first if REVERSE else first).to(tl.int64)
@@ -220,8 +225,8 @@ def backward(
             tl.store(dB + here + state, dB_all, mask=is_state)
         if not C_VARIES:
             tl.store(dC + here + state, dC_all, mask=is_state)
-        channel = (b * n_chunks + chunk) * n_channels + first_d + lane
+        channel = (b * n_chunks + chunk) * n_channels + d
         if bias is not None:
-            tl.store(dbias + channel, dbias_all, mask=is_channel)
+            tl.store(dbias + channel, dbias_all, mask=is_d)
         if D is not None:
-            tl.store(dD + channel, dD_all, mask=is_channel)
+            tl.store(dD + channel, dD_all, mask=is_d)

@@ -10,6 +10,7 @@ import triton.language as tl
 from tristate.kernels.ssd.triton_scores import add_earlier
 from tristate.kernels.ssd.triton_tiles import rows_at, store_rows, tile_at
 from tristate.kernels.ssd.triton_walk import state_after
+from tristate.kernels.triton.axes import lanes
 from tristate.kernels.triton.decays import decay_before
 from tristate.kernels.triton.functions import sigmoid
 from tristate.kernels.triton.products import dot
@@ -55,8 +56,6 @@ def forward(
     b = (program // n_heads // n_blocks).to(tl.int64)
     group = head // group_heads
     lane = tl.arange(0, BLOCK_N)
-    p = block * BLOCK_P + tl.arange(0, BLOCK_P)
-    is_channel = p < width
     x += b * x_b + head.to(tl.int64) * x_h
     sizes += (b * n_heads + head) * length
     B += b * B_b + group.to(tl.int64) * B_g
@@ -72,6 +71,8 @@ def forward(
     n_kept = tl.cdiv(length, KEPT * BLOCK_T)
     for i in tl.range(0, n_tiles, disable_licm=True):
         tile = chunk * n_tiles + i
+        p = block * BLOCK_P + lanes(tile, BLOCK_P)
+        is_channel = p < width
         place, _, real, log_decay, segment, before, after = tile_at(
             tile, sizes, rate, segments, length, BLOCK_T
         )

@@ -89,6 +89,12 @@ def weights(
         at = ((b * n_parts + part) * n_heads + head) * width * n_states
         at += p[:, None] * n_states + n[None, :]
         is_state = is_channel[:, None] & is_n[None, :]
+        x_tile = rows_at(x + far * x_h, x_t, x_p, place, real, p, is_channel, length, REVERSE)
+        left = size * decay_after(log_decay, segment, after, t) * tl.exp(behind)
+        g = tl.load(slopes + at, mask=is_state, other=0)
+        dB_tile += left[:, None] * dot(x_tile, g)
+        # The gated rows come last: made first, they spill where matrix units don't take float32,
+        # and each thread that multiplies them makes whole rows of them.
         dy = gated_rows_at(
             grad_out + far * grad_h, grad_t, grad_p, z, far * z_h, z_t, z_p,
             place, real, p, is_channel, length, REVERSE,
@@ -96,10 +102,6 @@ def weights(
         left = decay_before(log_decay, segment, before) * tl.exp(outside)
         h = tl.load(kept + at, mask=is_state, other=0)
         dC_tile += left[:, None] * dot(dy, h)
-        x_tile = rows_at(x + far * x_h, x_t, x_p, place, real, p, is_channel, length, REVERSE)
-        left = size * decay_after(log_decay, segment, after, t) * tl.exp(behind)
-        g = tl.load(slopes + at, mask=is_state, other=0)
-        dB_tile += left[:, None] * dot(x_tile, g)
     for start in tl.range(part * KEPT * BLOCK_T, (tile + 1) * BLOCK_T, PIECE, disable_licm=True):
         there = start + tl.arange(0, PIECE)
         met, is_there = read(
