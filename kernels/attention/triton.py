@@ -1,6 +1,7 @@
 """Linear attention on a GPU: from tensors to the kernels, and back."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,7 +16,12 @@ from tristate.kernels.triton.plan import Tiles, narrower, power_of_two, share_ou
 from tristate.kernels.triton.segments import numbers
 from tristate.kernels.triton.tune import tuned
 
-_STEPS = 16
+STEPS, PIECE = 16, 32
+"""Tokens of a tile, and channels of a piece of a state."""
+
+_PLACES = (
+    "at_found", "at_d_found", "at_d_keys", "at_d_moves", "at_flows", "at_late", "tables", "at_ends",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,8 @@ class _Work:
     arguments: dict[str, Any]
 
 
-def _forward_plans(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, a: Tensor | None, *_: object
-) -> tuple[Tiles, ...]:
-    return _plans(q, v, g, a)
+def _forward_plans(q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tiles, ...]:
+    return _plans(v, PIECE, warps=4)
 
 
 def _backward_plans(
@@ -53,17 +57,14 @@ def _backward_plans(
     a: Tensor | None,
     *_: object,
 ) -> tuple[Tiles, ...]:
-    return _plans(q, v, g, a)
+    if a is None:
+        return _plans(v, PIECE, warps=4)
+    # With what tokens find in the states, more is at work than four warps have registers for.
+    return _plans(v, PIECE // 2 if v.dtype == torch.float32 else PIECE, warps=8)
 
 
-def _plans(q: Tensor, v: Tensor, g: Tensor | None, a: Tensor | None) -> tuple[Tiles, ...]:
-    # Decays of each key, and what tokens find in the states before them, take registers.
-    most = 64 if a is None and (g is None or g.dim() == 3) and _block_k(q) <= 64 else 32
-    return narrower(Tiles(_STEPS, max(16, min(most, power_of_two(v.shape[3]))), warps=8))
-
-
-def _block_k(q: Tensor) -> int:
-    return max(16, power_of_two(q.shape[3]))
+def _plans(v: Tensor, widest: int, warps: int) -> tuple[Tiles, ...]:
+    return narrower(Tiles(STEPS, max(16, min(widest, power_of_two(v.shape[3]))), warps))
 
 
 def _work(
@@ -78,11 +79,11 @@ def _work(
     scale: float,
     reverse: bool,
     before: bool,
+    n_blocks: int,
 ) -> _Work:
     batch, length, n_heads, d_key = q.shape
     d_value = v.shape[3]
     by_key = g is not None and g.dim() == 4
-    n_blocks = -(-d_value // tile.channels)
     part = triton_part(k)
     # What is split is worked on twice, or three times.
     programs = (2 if a is None else 3) * batch * n_heads * n_blocks
@@ -101,9 +102,6 @@ def _work(
         "n_heads": n_heads,
         "d_key": d_key,
         "d_value": d_value,
-        "n_blocks": n_blocks,
-        # Known only when it runs: of what is counted the compiler would make one long program.
-        "n_steps": tile.steps,
         "scale": scale,
         **strides("q", q, "bthc"),
         **strides("k", k, "bthc"),
@@ -115,7 +113,7 @@ def _work(
         "BEFORE": before,
         "BY_KEY": by_key,
         "KEPT": part // tile.steps,
-        "BLOCK_K": _block_k(q),
+        "BLOCK_K": max(16, min(PIECE, power_of_two(d_key))),
         "BLOCK_V": tile.channels,
         "BLOCK_T": tile.steps,
         "N_LEVELS": tile.steps.bit_length() - 1,
@@ -127,10 +125,9 @@ def _work(
 def _sweep(work: _Work, grid: tuple[int, int] | None = None, **given: Any) -> None:
     """Run the forward kernel; what isn't given isn't there."""
     nothing = dict.fromkeys(("entering", "out", "decays", "kept"))
+    sizes = {"n_blocks": work.n_blocks, "n_tiles": work.parts * work.arguments["KEPT"]}
     launch(
-        triton_forward.forward,
-        grid or work.grid,
-        **{**work.arguments, "n_tiles": work.parts * work.arguments["KEPT"], **nothing, **given},
+        triton_forward.forward, grid or work.grid, **{**work.arguments, **sizes, **nothing, **given}
     )
 
 
@@ -173,7 +170,8 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each part."""
-    work = _work(tile, q, k, v, g, a, b, seq_idx, scale, reverse, before)
+    n_blocks = -(-v.shape[3] // tile.channels)
+    work = _work(tile, q, k, v, g, a, b, seq_idx, scale, reverse, before, n_blocks)
     batch, _, n_heads, d_key = q.shape
     out = v.new_empty(v.shape)
     leaving = v.new_empty(batch, work.grid[1], n_heads, d_key, v.shape[3], dtype=torch.float32)
@@ -212,53 +210,43 @@ def backward(
     before: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q, k, v, g, a, b, initial_state``, in their dtypes; empty if absent."""
-    work = _work(tile, q, k, v, g, a, b, seq_idx, scale, reverse, before)
+    work = _work(tile, q, k, v, g, a, b, seq_idx, scale, reverse, before, n_blocks=1)
     batch, _, n_heads, d_key = q.shape
-
-    def shared(x: Tensor | None) -> Tensor | None:
-        """Room for a gradient of which each block of value channels has a part."""
-        dtype = x.dtype if x is not None and work.n_blocks == 1 else torch.float32
-        return None if x is None else x.new_empty(work.n_blocks, *x.shape, dtype=dtype)
-
-    dv = v.new_empty(v.shape)
-    parts = {f"d{name}": shared(x) for name, x in zip("qkgab", (q, k, g, a, b), strict=True)}
-    outgoing = kept.new_empty(batch, work.grid[1], n_heads, d_key, v.shape[3])
-    room = work.grid[0] * work.grid[1], work.part, work.arguments["BLOCK_V"]
+    d_value = v.shape[3]
+    # A program's own: the state, what tokens found and its gradient, what comes to keys and moves
+    # from the state behind, what flows to decays, of that what their own token reads after them,
+    # tables of how tokens meet, and products of the state and its gradient.
+    n_gates, one = d_key if work.arguments["BY_KEY"] else 1, int(a is not None)
+    rows = one * d_value, one * d_value, d_key, one * d_key, n_gates, n_gates
+    tables = (4 if one else 1) * tile.steps**2
+    rooms = *(work.part * n for n in rows), tables, n_gates
+    *places, own_size = accumulate((d_key * d_value, *rooms))
+    empty = q.new_empty(0)
+    found = {
+        f"d{name}": None if x is None else x.new_empty(x.shape)
+        for name, x in zip("qkvgab", (q, k, v, g, a, b), strict=True)
+    }
+    outgoing = kept.new_empty(batch, work.grid[1], n_heads, d_key, d_value)
     given = {
         **work.arguments,
-        **parts,
-        "dv": dv,
+        **found,
         "grad": grad_out,
         "kept": kept,
-        "known": kept.new_empty((0,) if a is None else room),
         "outgoing": outgoing,
+        "own": kept.new_empty(work.grid[0] * work.grid[1], own_size),
+        **dict(zip(_PLACES, places, strict=True)),
+        "own_size": own_size,
         "n_parts": work.parts,
         **strides("grad", grad_out, "bthc"),
     }
     incoming = grad_last
     if work.grid[1] > 1:
         decays = _decays(work, outgoing)
-        summary = {**given, "dq": None, "incoming": None, "decays": decays}
+        summary = {**given, "dq": None, "dv": None, "incoming": None, "decays": decays}
         launch(triton_backward.backward, work.grid, **summary)
         incoming = _handed_on(work, decays, outgoing, grad_last, back=True)
     incoming = None if incoming is None else incoming.float().contiguous()
     launch(triton_backward.backward, work.grid, **given, incoming=incoming, decays=None)
-
-    def whole(name: str, x: Tensor | None) -> Tensor:
-        """The sum of a gradient's parts."""
-        found = parts[name]
-        if x is None or found is None:
-            return q.new_empty(0)
-        return found[0] if len(found) == 1 else found.sum(0).to(x.dtype)
-
-    return (
-        whole("dq", q),
-        whole("dk", k),
-        dv,
-        whole("dg", g),
-        whole("da", a),
-        whole("db", b),
-        q.new_empty(0)
-        if initial_state is None
-        else outgoing[:, 0].contiguous().to(initial_state.dtype),
-    )
+    dq, dk, dv, dg, da, db = (empty.clone() if x is None else x for x in found.values())
+    dstate = empty if initial_state is None else outgoing[:, 0].to(initial_state.dtype).clone()
+    return dq, dk, dv, dg, da, db, dstate

@@ -7,31 +7,66 @@
 import triton
 import triton.language as tl
 
-from tristate.kernels.attention.triton_tiles import ends_of, meetings, rows_at, tokens_of, under
-from tristate.kernels.triton.axes import axes_of, lanes, state_at
+from tristate.kernels.attention.triton_tiles import (
+    EARLIER,
+    UPTO,
+    held,
+    left_whole,
+    meetings,
+    rows_at,
+    take_state_on,
+    tokens_of,
+)
+from tristate.kernels.triton.axes import once, piece_of, uncounted
+from tristate.kernels.triton.memory import put_state, state_at
 from tristate.kernels.triton.products import dot
 from tristate.kernels.triton.triangular import unit_inverse
 
 
 @triton.jit
-def found_in(
-    seen, finds, keys, moves, values, logs, segment, t, n_steps,
-    BY_KEY: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, N_LEVELS: tl.constexpr,
+def solved(
+    tile, time, finds, moves, g, segments, length, d_key,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr,
 ):  # fmt: skip
-    """What a tile's tokens find in the states before them, which what was found has changed.
+    """What turns what tokens find of what others brought into what they find of all, ``(T, T)``.
 
-    ``seen`` is what they find of the state before the tile.
+    For what is found changes the state for the tokens behind.
     """
-    inside = meetings(finds, moves, logs, segment, t, n_steps, True, BY_KEY, BLOCK_T, BLOCK_K)
-    inverse = unit_inverse(-inside, t, BLOCK_T, N_LEVELS)
-    written = meetings(finds, keys, logs, segment, t, n_steps, True, BY_KEY, BLOCK_T, BLOCK_K)
-    return dot(inverse, seen + dot(written, values))
+    met = meetings(
+        tile, time, finds, moves, g, segments, length, d_key,
+        True, REVERSE, BY_KEY, BLOCK_K, BLOCK_T,
+    )  # fmt: skip
+    t, _place, _there, _real, _segment, _before, _after = tokens_of(
+        tile, time, segments, length, REVERSE, BLOCK_T
+    )
+    return unit_inverse(-met, t, BLOCK_T, N_LEVELS)
+
+
+@triton.jit
+def add_met(
+    found, tile, time, j, left, right, values, g, segments, length, d_key, d_value,
+    BEFORE: tl.constexpr, REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """Adds what a tile's tokens find of the values of others in it, of their ``j``-th piece."""
+    for turn in tl.range(0, once(tile), disable_licm=True):
+        met = meetings(
+            tile, time + turn, left, right, g, segments, length, d_key,
+            BEFORE, REVERSE, BY_KEY, BLOCK_K, BLOCK_T,
+        )  # fmt: skip
+        _t, place, _there, real, _segment, _before, _after = tokens_of(
+            tile, time + turn, segments, length, REVERSE, BLOCK_T
+        )
+        value, is_value = piece_of(tile + turn, j, d_value, BLOCK_V)
+        found += dot(met, rows_at(values, place, real, value, is_value))
+    return found
 
 
 @triton.jit
 def forward(
     q, k, v, g, a, b, segments, entering, out, leaving, decays, kept,
-    length, n_places, n_heads, d_key, d_value, n_blocks, n_tiles, n_steps, scale,
+    length, n_places, n_heads, d_key, d_value, n_blocks, n_tiles, scale,
     q_b, q_t, q_h, q_c, k_b, k_t, k_h, k_c, v_b, v_t, v_h, v_c, g_b, g_t, g_h, g_c,
     a_b, a_t, a_h, a_c, b_b, b_t, b_h, b_c,
     REVERSE: tl.constexpr, BEFORE: tl.constexpr, BY_KEY: tl.constexpr, KEPT: tl.constexpr,
@@ -44,8 +79,8 @@ def forward(
     where they leave one that starts from zero, and by what they multiply it (``decays``); without
     ``v`` too, where they leave each column of the identity.
 
-    All that has states is ``(..., H, K, V)``, dense, float32. ``kept``: those before each ``KEPT``
-    tiles.
+    All that has states is ``(..., H, K, V)``, dense, float32. The state is worked on in
+    ``leaving``. ``kept``: those before each ``KEPT`` tiles.
 
     COST: reads ``q``, ``k``, ``v`` and what there is of ``g``, ``a``, ``b``, and writes ``out``
     once: the least there is. Beyond it ``K / (KEPT BLOCK_T)`` numbers a token and value channel for
@@ -55,88 +90,119 @@ def forward(
     times. Operations of a token and value channel: ``4 K + 2 T``, with an ``a`` ``8 K + 8 T``; and
     for what all share ``2 T K / V`` a table, by key with as many exponentials. On an H100, 16 heads
     of 64 keys and values of 131,072 tokens in bfloat16 take 0.3 ms at 3.35 TB/s, and 0.2 ms of
-    matrix units at 989 TFLOP/s if they are full: a product with float32 is six of bfloat16.
+    matrix units at 989 TFLOP/s if they are full: a product with float32 is six of bfloat16. The
+    state is read or written in the caches three or four times a tile, ``16 K / BLOCK_T`` bytes a
+    token and value channel: that bounds it where the first cache doesn't hold a block's state.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks = tl.num_programs(1)
     block, head = program % n_blocks, program // n_blocks % n_heads
     batch, far = (program // n_blocks // n_heads).to(tl.int64), head.to(tl.int64)
-    k += batch * k_b + far * k_h
+    keys = k + batch * k_b + far * k_h, k_t, k_c
+    queries, values, gate = (q, q_t, q_c), (v, v_t, v_c), (g, g_t, g_c)
+    finds, moves = (a, a_t, a_c), (b, b_t, b_c)
     if v is not None:
-        v += batch * v_b + far * v_h
+        values = v + batch * v_b + far * v_h, v_t, v_c
     if g is not None:
-        g += batch * g_b + far * g_h
+        gate = g + batch * g_b + far * g_h, g_t, g_c
     if a is not None:
-        a += batch * a_b + far * a_h
-        b += batch * b_b + far * b_h
+        finds = a + batch * a_b + far * a_h, a_t, a_c
+        moves = b + batch * b_b + far * b_h, b_t, b_c
     if out is not None:
-        q += batch * q_b + far * q_h
+        queries = q + batch * q_b + far * q_h, q_t, q_c
     if segments is not None:
         segments += batch * n_places
     here = (batch * n_chunks + chunk) * n_heads + head
-    at, inside = state_at(chunk, block, d_key, d_value, BLOCK_K, BLOCK_V)
+    state = leaving + here * d_key * d_value
     if v is None:
-        _, key, _, value, _ = axes_of(chunk, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V)
-        state = tl.where(value[:, None] == key[None, :], 1.0, 0.0)
-    elif entering is not None:
-        state = tl.load(entering + here * d_key * d_value + at, mask=inside, other=0)
+        for i in tl.range(0, tl.cdiv(d_key, BLOCK_K), disable_licm=True):
+            at, inside = state_at(chunk, i, block, d_key, d_value, BLOCK_K, BLOCK_V)
+            key, _ = piece_of(chunk, i, d_key, BLOCK_K)
+            value, _ = piece_of(chunk, block, d_value, BLOCK_V)
+            tl.store(state + at, tl.where(value[:, None] == key[None, :], 1.0, 0.0), mask=inside)
+        tl.debug_barrier()
     else:
-        state = tl.zeros([BLOCK_V, BLOCK_K], tl.float32)
-    decay_all = tl.full([1, BLOCK_K if BY_KEY else 1], 1, tl.float32)
+        first = None if entering is None else entering + here * d_key * d_value
+        put_state(first, state, True, chunk, block, 1, d_key, d_value, BLOCK_K, BLOCK_V)
     for i in tl.range(0, n_tiles, disable_licm=True):
-        tile = chunk * n_tiles + i
-        if kept is not None:
-            n_kept = tl.cdiv(length, KEPT * BLOCK_T)
-            to = ((batch * n_kept + tile // KEPT) * n_heads + head) * d_key * d_value
-            is_first = (tile % KEPT == 0) & (tile * BLOCK_T < length)
-            at, inside = state_at(tile, block, d_key, d_value, BLOCK_K, BLOCK_V)
-            tl.store(kept + to + at, state, mask=inside & is_first)
-        (
-            t, key, is_key, value, is_value, place, there, real, segment, before, after, logs,
-        ) = tokens_of(
-            tile, 0, block, g, segments, length, d_key, d_value, g_t, g_c,
-            REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
-        )  # fmt: skip
-        keys = rows_at(k, place, k_t, k_c, real, key, is_key)
-        if v is None:
-            values = tl.zeros([BLOCK_T, BLOCK_V], tl.float32)
-        else:
-            values = rows_at(v, place, v_t, v_c, real, value, is_value)
-        upto, earlier, left, whole = ends_of(logs, segment, before, after, t, BY_KEY)
-        # One product after the other: what they share doesn't stay in registers in between.
-        if out is not None:
-            query = rows_at(q, place, q_t, q_c, real, key, is_key)
-            y = under(query * (earlier if BEFORE else upto), state)
+        tile = chunk * n_tiles + uncounted(i, length)
+        # Whether states are kept is known to the compiler, the tile isn't.
+        if kept is not None:  # noqa: SIM102
+            if (tile % KEPT == 0) & (tile * BLOCK_T < length):
+                n_kept = tl.cdiv(length, KEPT * BLOCK_T)
+                to = kept + ((batch * n_kept + tile // KEPT) * n_heads + head) * d_key * d_value
+                put_state(state, to, True, tile, block, 1, d_key, d_value, BLOCK_K, BLOCK_V)
+        found = None
         if a is not None:
-            finds = rows_at(a, place, a_t, a_c, real, key, is_key)
-            moves = rows_at(b, place, b_t, b_c, real, key, is_key)
-            found = found_in(
-                under(finds * earlier, state), finds, keys, moves, values, logs, segment, t,
-                n_steps, BY_KEY, BLOCK_T, BLOCK_K, N_LEVELS,
+            found = held(
+                tile, 0, block, finds, gate, state, segments, length, d_key, d_value,
+                EARLIER, REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
             )  # fmt: skip
+            if v is not None:
+                found = add_met(
+                    found, tile, 1, block, finds, keys, values, gate, segments, length, d_key,
+                    d_value, True, REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+                )  # fmt: skip
+            inverse = solved(
+                tile, 2, finds, moves, gate, segments, length, d_key,
+                REVERSE, BY_KEY, BLOCK_K, BLOCK_T, N_LEVELS,
+            )  # fmt: skip
+            found = dot(inverse, found)
         if out is not None:
-            shows = meetings(
-                query, keys, logs, segment, t, n_steps, BEFORE, BY_KEY, BLOCK_T, BLOCK_K
-            )
-            y += dot(shows, values)
+            y = held(
+                tile, 3, block, queries, gate, state, segments, length, d_key, d_value,
+                EARLIER if BEFORE else UPTO, REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+            )  # fmt: skip
+            y = add_met(
+                y, tile, 4, block, queries, keys, values, gate, segments, length, d_key,
+                d_value, BEFORE, REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+            )  # fmt: skip
             if a is not None:
                 shows = meetings(
-                    query, moves, logs, segment, t, n_steps, BEFORE, BY_KEY, BLOCK_T, BLOCK_K
-                )
+                    tile, 5, queries, moves, gate, segments, length, d_key,
+                    BEFORE, REVERSE, BY_KEY, BLOCK_K, BLOCK_T,
+                )  # fmt: skip
                 y += dot(shows, found)
+            _t, place, there, _real, _segment, _before, _after = tokens_of(
+                tile, 6, segments, length, REVERSE, BLOCK_T
+            )
+            value, is_value = piece_of(tile + 6, block, d_value, BLOCK_V)
             to = out + ((batch * length + place) * n_heads + head)[:, None] * d_value
             mask = there[:, None] & is_value[None, :]
             tl.store(to + value[None, :], (scale * y).to(out.dtype.element_ty), mask=mask)
-        state = whole * state + dot(tl.trans(values), keys * left)
-        if a is not None:
-            state += dot(tl.trans(found), moves * left)
-        if decays is not None:
-            decay_all *= whole
-    at, inside = state_at(chunk + 1, block, d_key, d_value, BLOCK_K, BLOCK_V)
-    tl.store(leaving + here * d_key * d_value + at, state, mask=inside)
+        brings = None
+        if v is not None:
+            _t, place, _there, real, _segment, _before, _after = tokens_of(
+                tile, 7, segments, length, REVERSE, BLOCK_T
+            )
+            value, is_value = piece_of(tile + 7, block, d_value, BLOCK_V)
+            brings = rows_at(values, place, real, value, is_value)
+        take_state_on(
+            tile, block, brings, found, keys, moves, gate, state, segments,
+            length, d_key, d_value, REVERSE, BY_KEY, BLOCK_K, BLOCK_V, BLOCK_T,
+        )  # fmt: skip
     if decays is not None:
+        n_keys = d_key if BY_KEY else 1
+        leave_decays(
+            decays + here * n_keys, chunk * n_tiles, n_tiles, gate, segments, length, n_keys,
+            REVERSE, BY_KEY, BLOCK_K, BLOCK_T,
+        )  # fmt: skip
+
+
+@triton.jit
+def leave_decays(
+    decays, first, n_tiles, g, segments, length, n_keys,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """Write down what is left, behind all of a program's tiles, of the state before them."""
+    for i in tl.range(0, tl.cdiv(n_keys, BLOCK_K), disable_licm=True):
+        left = tl.full([1, BLOCK_K if BY_KEY else 1], 1, tl.float32)
+        for tile in tl.range(first, first + n_tiles, disable_licm=True):
+            left *= left_whole(
+                tile, i, i, g, segments, length, n_keys, REVERSE, BY_KEY, BLOCK_K, BLOCK_T
+            )
         if BY_KEY:
-            key = lanes(chunk + 1, BLOCK_K)[None, :]
-            tl.store(decays + here * d_key + key, decay_all, mask=key < d_key)
+            key, is_key = piece_of(first, i, n_keys, BLOCK_K)
+            tl.store(decays + key[None, :], left, mask=is_key[None, :])
         else:
-            tl.store(decays + here, tl.sum(tl.sum(decay_all, 1), 0))
+            tl.store(decays + tl.arange(0, 1)[None, :], left)

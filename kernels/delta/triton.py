@@ -1,6 +1,7 @@
 """The gated delta rule on a GPU: from tensors to the kernels, and back."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from tristate.kernels.triton.plan import Tiles, narrower, power_of_two, share_ou
 from tristate.kernels.triton.segments import numbers
 from tristate.kernels.triton.tune import tuned
 
-STEPS, STATES = 16, 4096
-"""Steps of a tile, and the numbers of a state of which registers hold two."""
+STEPS, PIECE = 16, 32
+"""Steps of a tile, and channels of a piece of a state."""
+
+_PLACES = "at_errors", "at_d_errors", "at_d_writes", "at_flows", "tables", "at_ends"
 
 
 @dataclass(frozen=True)
@@ -44,23 +47,17 @@ class _Work:
 
 
 def _forward_plans(q: Tensor, k: Tensor, v: Tensor, *_: object) -> tuple[Tiles, ...]:
-    return _plans(q, v)
+    return _plans(v)
 
 
 def _backward_plans(
     grad_out: Tensor, grad_last: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *_: object
 ) -> tuple[Tiles, ...]:
-    return _plans(q, v)
+    return _plans(v)
 
 
-def _plans(q: Tensor, v: Tensor) -> tuple[Tiles, ...]:
-    block_k = _block_k(q)
-    block_v = max(32, min(64, power_of_two(v.shape[3]), STATES // block_k))
-    return narrower(Tiles(STEPS, block_v, warps=8 if block_k * block_v > 2048 else 4))
-
-
-def _block_k(q: Tensor) -> int:
-    return max(16, power_of_two(q.shape[3]))
+def _plans(v: Tensor) -> tuple[Tiles, ...]:
+    return narrower(Tiles(STEPS, max(16, min(PIECE, power_of_two(v.shape[3]))), warps=4))
 
 
 def _work(
@@ -73,11 +70,11 @@ def _work(
     seq_idx: Tensor | None,
     scale: float,
     reverse: bool,
+    n_blocks: int,
 ) -> _Work:
     batch, length, n_heads, d_key = q.shape
     n, d_value = k.shape[1] // length, v.shape[3]
     by_key, by_value = g is not None and g.dim() == 4, beta.dim() == 4
-    n_blocks = -(-d_value // tile.channels)
     part = triton_part(k)
     # What is split is worked on three times. Rates by value would split a matrix for each value.
     programs = 3 * batch * n_heads * n_blocks
@@ -103,7 +100,6 @@ def _work(
         "n_heads": n_heads,
         "d_key": d_key,
         "d_value": d_value,
-        "n_blocks": n_blocks,
         "scale": scale,
         **strides("q", q, "bthc"),
         **strides("k", k, "bthc"),
@@ -114,7 +110,7 @@ def _work(
         "BY_KEY": by_key,
         "BY_VALUE": by_value,
         "KEPT": part // tile.steps,
-        "BLOCK_K": _block_k(q),
+        "BLOCK_K": max(16, min(PIECE, power_of_two(d_key))),
         "BLOCK_V": tile.channels,
         "BLOCK_T": tile.steps,
         "N_LEVELS": tile.steps.bit_length() - 1,
@@ -126,10 +122,11 @@ def _work(
 def _sweep(work: _Work, **given: Any) -> None:
     """Run the forward kernel for what isn't None among ``v``, ``out``, ``kept``, ``entering``."""
     out = given["out"]
+    sizes = {"n_blocks": work.n_blocks, "n_tiles": work.parts * work.arguments["KEPT"]}
     launch(
         triton_forward.forward,
         given.pop("grid", work.grid),
-        **{**work.arguments, "n_tiles": work.parts * work.arguments["KEPT"], **given},
+        **{**work.arguments, **sizes, **given},
         **strides("out", out, "bthc"),
     )
 
@@ -159,7 +156,8 @@ def forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, last state, and with ``keep`` the states before each part."""
-    work = _work(tile, q, k, v, beta, g, seq_idx, scale, reverse)
+    n_blocks = -(-v.shape[3] // tile.channels)
+    work = _work(tile, q, k, v, beta, g, seq_idx, scale, reverse, n_blocks)
     batch, length, n_heads, d_key = q.shape
     d_value = v.shape[3]
     out = v.new_empty(batch, length, n_heads, d_value)
@@ -196,57 +194,54 @@ def backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q, k, v, beta, g, initial_state``, in their dtypes; empty if absent."""
-    work = _work(tile, q, k, v, beta, g, seq_idx, scale, reverse)
+    work = _work(tile, q, k, v, beta, g, seq_idx, scale, reverse, n_blocks=1)
     batch, _, n_heads, d_key = q.shape
-    n_blocks = work.n_blocks
-
-    def by_block(x: Tensor) -> Tensor:
-        """Room for a gradient that blocks of value channels share."""
-        dtype = x.dtype if n_blocks == 1 and x.dim() == 4 else torch.float32
-        return x.new_empty(n_blocks, *x.shape, dtype=dtype)
-
-    dq, dk, dv = by_block(q), by_block(k), v.new_empty(v.shape)
-    dbeta = beta.new_empty(1, *beta.shape) if beta.dim() == 4 else by_block(beta)
-    dg = None if g is None else by_block(g)
-    outgoing = kept.new_empty(batch, work.grid[1], n_heads, d_key, v.shape[3])
-    n_programs = work.grid[0] * work.grid[1]
+    d_value = v.shape[3]
+    # A program's own: the state, what steps correct and its gradient, what comes to keys from what
+    # they wrote, what flows to decays, tables of how steps meet, and products of the state and its
+    # gradient.
+    n_gates = d_key if work.arguments["BY_KEY"] else 1
+    rows = d_value, d_value, d_key, n_gates
+    rooms = *(work.part * n for n in rows), 2 * tile.steps**2, n_gates
+    *places, own_size = accumulate((d_key * d_value, *rooms))
+    dq, dk, dv, dbeta = (x.new_empty(x.shape) for x in (q, k, v, beta))
+    dg = None if g is None else g.new_empty(g.shape)
+    outgoing = kept.new_empty(batch, work.grid[1], n_heads, d_key, d_value)
     given = {
         **work.arguments,
         "grad_out": grad_out,
         "kept": kept,
-        "errors": kept.new_empty(n_programs, work.part, work.arguments["BLOCK_V"]),
         "dk": dk,
-        "dv": dv,
-        "dbeta": dbeta,
         "dg": dg,
         "outgoing": outgoing,
+        "own": kept.new_empty(work.grid[0] * work.grid[1], own_size),
+        **dict(zip(_PLACES, places, strict=True)),
+        "own_size": own_size,
         "n_parts": work.parts,
         **strides("grad", grad_out, "bthc"),
     }
     incoming = grad_last
     if work.grid[1] > 1:
-        launch(triton_backward.backward, work.grid, **given, dq=None, incoming=None)
+        nothing = dict.fromkeys(("dq", "dv", "dbeta", "incoming"))
+        launch(triton_backward.backward, work.grid, **given, **nothing)
         incoming = hand_matrix_on(_maps(work, outgoing), outgoing, incoming, back=True)
     launch(
         triton_backward.backward,
         work.grid,
         **given,
         dq=dq,
+        dv=dv,
+        dbeta=dbeta,
         incoming=None if incoming is None else incoming.float().contiguous(),
     )
     none = q.new_empty(0)
     return (
-        _added_up(dq, q),
-        _added_up(dk, k),
+        dq,
+        dk,
         dv,
-        _added_up(dbeta, beta),
-        none if g is None or dg is None else _added_up(dg, g),
+        dbeta,
+        none if dg is None else dg,
         none.clone()
         if initial_state is None
         else outgoing[:, 0].contiguous().to(initial_state.dtype),
     )
-
-
-def _added_up(parts: Tensor, like: Tensor) -> Tensor:
-    """The sum of what each block of value channels found, in the dtype of the input."""
-    return (parts[0] if len(parts) == 1 else parts.sum(0)).to(like.dtype)

@@ -1,7 +1,9 @@
 """What the kernels of the gated delta rule read of a tile of steps, and how its steps meet.
 
 A token makes ``n`` steps, and is read after its last one. Steps count in the order in which time is
-read.
+read. States lie in memory, ``(K, V)``, and are worked on piece by piece: registers have no room
+for one beside what else a tile needs. A ``table`` is a tensor by place: its address, and the
+strides of places and of channels.
 """
 
 # Triton compiles what is below: to a type checker its tiles are Python's values.
@@ -11,7 +13,7 @@ read.
 import triton
 import triton.language as tl
 
-from tristate.kernels.triton.axes import axes_of
+from tristate.kernels.triton.axes import lanes, piece_of
 from tristate.kernels.triton.decays import (
     decay_after,
     decay_before,
@@ -21,35 +23,27 @@ from tristate.kernels.triton.decays import (
     segment_before,
     segments_at,
 )
-from tristate.kernels.triton.products import dot, long_dot
+from tristate.kernels.triton.memory import state_at
+from tristate.kernels.triton.products import dot
 from tristate.kernels.triton.triangular import substitute, unit_inverse
 
 
 @triton.jit
-def rows_at(x, place, x_t, x_c, mask, lane, inside):
+def rows_at(table, place, mask, lane, inside):
     """A tile ``(T, lanes)`` of the places, zeros where masked."""
+    x, x_t, x_c = table
     at = x + place[:, None] * x_t + lane[None, :] * x_c
     return tl.load(at, mask=mask[:, None] & inside[None, :], other=0)
 
 
 @triton.jit
-def steps_of(
-    tile, time, block, k, beta, g, segments, length, n, d_key, d_value,
-    k_t, k_c, beta_t, beta_c, g_t, g_c,
-    REVERSE: tl.constexpr, BY_KEY: tl.constexpr, BY_VALUE: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
-):  # fmt: skip
-    """A tile's steps, keys and values, as :func:`tristate.kernels.triton.axes.axes_of` has them.
+def steps_of(tile, time, segments, length, n, REVERSE: tl.constexpr, BLOCK_T: tl.constexpr):
+    """A tile's steps, made anew for each ``time`` of a tile.
 
-    For each ``time`` of a tile, from 0, they are made and read anew. Of the steps the token and the
-    step in memory, and the turn in its token; which are there, which of these are real; the segment
-    of each, of the state before them and behind; the keys ``(T, K)``; logarithms of the decays
-    before each step, ``(T,)`` or ``(T, K)``, 0 but at a token's first; rates, ``(T, 1)`` or ``(T,
-    V)``. All is 0 where a step isn't real.
+    Of the steps the number, the token and the step in memory, and the turn in its token; which are
+    there, which of these are real; the segment of each, of the state before them and behind.
     """
-    t, key, is_key, value, is_value = axes_of(
-        tile + time, block, d_key, d_value, BLOCK_T, BLOCK_K, BLOCK_V
-    )
+    t = lanes(tile + time, BLOCK_T)
     step = tile * BLOCK_T + t
     there = step < length * n
     token, turn = step // n, step % n
@@ -61,25 +55,32 @@ def steps_of(
         real &= is_real
         before = segment_before(segments, tile * BLOCK_T)
     after = segment_after(segment, t, BLOCK_T)
-    keys = rows_at(k, place, k_t, k_c, real, key, is_key)
-    decays = real & (turn == 0)
-    if g is None:
-        log_decay = tl.zeros([BLOCK_T], tl.float32)
+    return t, token, place, turn, there, real, segment, before, after
+
+
+@triton.jit
+def logs_of(g, token, mask, key, is_key, BY_KEY: tl.constexpr):
+    """Logarithms of the decays before each step, ``(T,)`` or ``(T, K)``; 0 where masked."""
+    gate, gate_t, _ = g
+    if gate is None:
+        found = tl.zeros_like(token).to(tl.float32)
     elif BY_KEY:
-        log_decay = rows_at(g, token, g_t, g_c, decays, key, is_key).to(tl.float32)
+        found = rows_at(g, token, mask, key, is_key).to(tl.float32)
     else:
-        log_decay = tl.load(g + token * g_t, mask=decays, other=0).to(tl.float32)
+        found = tl.load(gate + token * gate_t, mask=mask, other=0).to(tl.float32)
     # Nothing is left of an infinite one, whose multiples by 0 were no numbers.
-    log_decay = tl.maximum(log_decay, -1e4)
+    return tl.maximum(found, -1e4)
+
+
+@triton.jit
+def rates_of(beta, place, mask, value, is_value, BY_VALUE: tl.constexpr):
+    """Rates ``(T, 1)`` or ``(T, V)``; 0 where masked."""
+    rate, rate_t, _ = beta
     if BY_VALUE:
-        rates = rows_at(beta, place, beta_t, beta_c, real, value, is_value)
+        found = rows_at(beta, place, mask, value, is_value)
     else:
-        rates = tl.load(beta + place * beta_t, mask=real, other=0)[:, None]
-    rates = rates.to(tl.float32)
-    return (
-        t, key, is_key, value, is_value,
-        token, place, turn, there, real, segment, before, after, keys, log_decay, rates,
-    )  # fmt: skip
+        found = tl.load(rate + place * rate_t, mask=mask, other=0)[:, None]
+    return found.to(tl.float32)
 
 
 @triton.jit
@@ -104,30 +105,47 @@ def ends_of(log_decay, segment, before, after, t, BY_KEY: tl.constexpr):
 
 @triton.jit
 def meetings(
-    q, k, log_decay, segment, t, BY_KEY: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr
-):
-    """How much each step finds of what others wrote, ``q_i^T P_ij k_j``, lower triangular.
+    tile, time, first, k, g, segments, length, n, d_key,
+    SHOWS: tl.constexpr, REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """How much each step finds of what others wrote, ``x_i^T P_ij k_j``, lower triangular.
 
-    ``P_ij``: the decay from ``j`` to ``i``. By key they are found step by step, from the last one,
-    by sums of logarithms: their exponentials taken apart, as products of matrices would have them,
-    may overflow.
+    ``P_ij``: the decay from ``j`` to ``i``. ``x`` are the queries in ``first`` if that is what the
+    tile ``SHOWS``; else the keys, and the diagonal is left out. By key they are found step by step,
+    from the last one, by sums of logarithms: their exponentials taken apart, as products of
+    matrices would have them, may overflow.
     """
+    met = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
+    for i in tl.range(0, tl.cdiv(d_key, BLOCK_K), disable_licm=True):
+        t, token, place, turn, _there, real, _segment, _before, _after = steps_of(
+            tile, time + i, segments, length, n, REVERSE, BLOCK_T
+        )
+        key, is_key = piece_of(tile, i, d_key, BLOCK_K)
+        keys = rows_at(k, place, real, key, is_key)
+        x = rows_at(first, token, real & (turn == n - 1), key, is_key) if SHOWS else keys
+        if BY_KEY:
+            logs = logs_of(g, token, real & (turn == 0), key, is_key, True)
+            sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
+            x, keys = x.to(tl.float32), keys.to(tl.float32)
+            for m in tl.range(0, BLOCK_T, disable_licm=True):
+                j = BLOCK_T - 1 - m
+                is_j = (t == j)[:, None]
+                other = tl.sum(tl.where(is_j, keys, 0), 0)[None, :]
+                column = tl.sum(x * tl.exp(sums) * other, 1)[:, None]
+                met += tl.where((t == j)[None, :], column, 0)
+                own = tl.sum(tl.where(is_j, logs, 0), 0)[None, :]
+                sums += tl.where((t >= j)[:, None], own, 0)
+        else:
+            met += dot(x, tl.trans(keys))
+    t, token, _place, turn, _there, real, segment, _before, _after = steps_of(
+        tile, time, segments, length, n, REVERSE, BLOCK_T
+    )
     if BY_KEY:
-        met = tl.zeros([BLOCK_T, BLOCK_T], tl.float32)
-        sums = tl.zeros([BLOCK_T, BLOCK_K], tl.float32)
-        q, k = q.to(tl.float32), k.to(tl.float32)
-        for i in tl.range(0, BLOCK_T, disable_licm=True):
-            j = BLOCK_T - 1 - i
-            is_j = (t == j)[:, None]
-            other = tl.sum(tl.where(is_j, k, 0), 0)[None, :]
-            column = tl.sum(q * tl.exp(sums) * other, 1)[:, None]
-            met = tl.where((t == j)[None, :], column, met)
-            own = tl.sum(tl.where(is_j, log_decay, 0), 0)[None, :]
-            sums += tl.where((t >= j)[:, None], own, 0)
         met = tl.where(reaches(segment, t), met, 0)
     else:
-        met = long_dot(q, tl.trans(k)) * decay_between(log_decay, segment, t)
-    return met
+        met *= decay_between(logs_of(g, token, real & (turn == 0), t, real, False), segment, t)
+    return met if SHOWS else strictly(met, t)
 
 
 @triton.jit
@@ -137,34 +155,85 @@ def strictly(x, t):
 
 
 @triton.jit
-def held(k, here, state, BY_KEY: tl.constexpr):
-    """What the state before a tile holds under each key, ``(T, V)``.
+def held(
+    tile, time, j, rows, k, g, state, segments, length, n, d_key, d_value,
+    READS: tl.constexpr, BEHIND: tl.constexpr, REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """What a state holds under each row, ``(T, V)``, of the ``j``-th piece of the values.
 
-    Wide as it is it comes before products of steps with steps: Triton lays the warps out for all
-    products by the first one's shape.
+    Rows are queries if they are ``READS``, else keys, and are decayed: from the state before the
+    tile to each step, or from each step to the state ``BEHIND``.
     """
-    state = tl.trans(state)
-    return long_dot(k.to(tl.float32) * here, state) if BY_KEY else here * long_dot(k, state)
+    found = tl.zeros([BLOCK_T, BLOCK_V], tl.float32)
+    for i in tl.range(0, tl.cdiv(d_key, BLOCK_K), disable_licm=True):
+        t, token, place, turn, _there, real, segment, before, after = steps_of(
+            tile, time + i, segments, length, n, REVERSE, BLOCK_T
+        )
+        key, is_key = piece_of(tile, i, d_key, BLOCK_K)
+        if READS:
+            x = rows_at(rows, token, real & (turn == n - 1), key, is_key)
+        else:
+            x = rows_at(rows, place, real, key, is_key)
+        if BY_KEY:
+            logs = logs_of(g, token, real & (turn == 0), key, is_key, True)
+            here, _, left = ends_of(logs, segment, before, after, t, True)
+            x = x.to(tl.float32) * (left if BEHIND else here)
+        at, inside = state_at(tile, i, j, d_key, d_value, BLOCK_K, BLOCK_V)
+        found += dot(x, tl.trans(tl.load(state + at, mask=inside, other=0)))
+    if not BY_KEY:
+        t, token, _place, turn, _there, real, segment, before, after = steps_of(
+            tile, time, segments, length, n, REVERSE, BLOCK_T
+        )
+        logs = logs_of(g, token, real & (turn == 0), t, real, False)
+        here, _, left = ends_of(logs, segment, before, after, t, False)
+        found *= left if BEHIND else here
+    return found
 
 
 @triton.jit
-def written_by(
-    wanted, rates, finds, t, BY_VALUE: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr
+def inverse_of(
+    finds, rates, t, BY_VALUE: tl.constexpr, BLOCK_T: tl.constexpr, N_LEVELS: tl.constexpr
 ):
+    """What turns what a tile's steps want before they see each other into what they correct.
+
+    With rates by value each has a system of its own, which is solved step by step; nothing then.
+    """
+    return finds if BY_VALUE else unit_inverse(rates * finds, t, BLOCK_T, N_LEVELS)
+
+
+@triton.jit
+def written_by(wanted, rates, finds, inverse, t, BY_VALUE: tl.constexpr, BLOCK_T: tl.constexpr):
     """What the steps of a tile write, ``(T, V)``, of what they want before they see each other."""
     if BY_VALUE:
         written = rates * substitute(finds, rates, wanted, t, BLOCK_T)
     else:
-        inverse = unit_inverse(rates * finds, t, BLOCK_T, N_LEVELS)
         written = dot(inverse, rates * wanted)
     return written
 
 
 @triton.jit
-def state_after(state, k, written, whole, left, BY_KEY: tl.constexpr):
-    """The state ``(V, K)`` behind a tile."""
-    if BY_KEY:
-        brought = dot(tl.trans(written), k.to(tl.float32) * left)
-    else:
-        brought = dot(tl.trans(left * written), k)
-    return whole * state + brought
+def take_state_on(
+    tile, time, j, written, k, g, state, segments, length, n, d_key, d_value,
+    REVERSE: tl.constexpr, BY_KEY: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """Take the ``j``-th piece of a state's values over a tile, whose steps have ``written``."""
+    # What other threads of the program read here they may still read, and will read what is new.
+    tl.debug_barrier()
+    for i in tl.range(0, tl.cdiv(d_key, BLOCK_K), disable_licm=True):
+        t, token, place, turn, _there, real, segment, before, after = steps_of(
+            tile, time + i, segments, length, n, REVERSE, BLOCK_T
+        )
+        key, is_key = piece_of(tile, i, d_key, BLOCK_K)
+        keys = rows_at(k, place, real, key, is_key)
+        logs = logs_of(g, token, real & (turn == 0), key, is_key, BY_KEY)
+        _, whole, left = ends_of(logs, segment, before, after, t, BY_KEY)
+        if BY_KEY:
+            brought = dot(tl.trans(written), keys.to(tl.float32) * left)
+        else:
+            brought = dot(tl.trans(left * written), keys)
+        at, inside = state_at(tile, i, j, d_key, d_value, BLOCK_K, BLOCK_V)
+        state_here = tl.load(state + at, mask=inside, other=0)
+        tl.store(state + at, whole * state_here + brought, mask=inside)
+    tl.debug_barrier()

@@ -19,17 +19,27 @@ def lanes(tile, N: tl.constexpr):
 
 
 @triton.jit
-def axes_of(
-    tile, block, d_key, d_value, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr
-):
-    """Steps, keys and values of a tile, and which keys and values there are."""
-    key, value = lanes(tile, BLOCK_K), block * BLOCK_V + lanes(tile, BLOCK_V)
-    return lanes(tile, BLOCK_T), key, key < d_key, value, value < d_value
+def piece_of(tile, i, size, BLOCK: tl.constexpr):
+    """The channels of an axis's ``i``-th piece, and which of them there are."""
+    channel = i * BLOCK + lanes(tile + i, BLOCK)
+    return channel, channel < size
 
 
 @triton.jit
-def state_at(tile, block, d_key, d_value, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr):
-    """Where the numbers of a state ``(V, K)`` lie in ``(K, V)``, and which there are."""
-    key, value = lanes(tile, BLOCK_K), block * BLOCK_V + lanes(tile, BLOCK_V)
-    at = value[:, None] + key[None, :] * d_value
-    return at, (value < d_value)[:, None] & (key < d_key)[None, :]
+def once(tile):
+    """One, which the compiler doesn't know: what is in a loop of so many turns stays together.
+
+    Parts of tiles that several products have in common are found but once, and fill registers from
+    the first product to the last.
+    """
+    return tl.minimum(tile, 0) + 1
+
+
+@triton.jit
+def uncounted(i, n):
+    """``i``, which the compiler doesn't see to count; ``n`` is a number that isn't negative.
+
+    Of a number that counts it makes one for each address that it leads to, all of which stay in
+    registers all through the loop.
+    """
+    return i ^ tl.minimum(n, 0)

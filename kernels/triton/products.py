@@ -53,20 +53,3 @@ def dot(a, b):
     else:
         product = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=_exactly())
     return product
-
-
-@triton.jit
-def long_dot(a, b):
-    """:func:`dot` over a long axis of float32 numbers, piece by piece: a power of two.
-
-    The parts of whole tiles are more than registers hold.
-    """
-    if _INTERPRETED or a.dtype != tl.float32 or b.dtype != tl.float32 or a.shape[1] <= 32:
-        product = dot(a, b)
-    else:
-        columns = tl.permute(tl.reshape(a, [a.shape[0], 2, a.shape[1] // 2]), (0, 2, 1))
-        rows = tl.permute(tl.reshape(b, [2, b.shape[0] // 2, b.shape[1]]), (1, 2, 0))
-        left, right = tl.split(columns)
-        upper, lower = tl.split(rows)
-        product = long_dot(left, upper) + long_dot(right, lower)
-    return product

@@ -1,14 +1,17 @@
 """What the kernels of attention and of sums over states say that they move, counted."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.kernels.attention import problem as attention_problem
+from tests.kernels.delta import problem as delta_problem
 from tests.kernels.time_invariant import coefficients, states
 from tests.kernels.traffic import counted
 from tests.kernels.triton import DEVICE
 from tests.kernels.wkv import problem as wkv_problem
 from tristate.kernels.attention import triton as attention
+from tristate.kernels.delta import triton as delta
 from tristate.kernels.rwkv import triton as rwkv
 from tristate.kernels.ssm_kernel import triton as sums
 from tristate.kernels.triton.interpreter import interprets
@@ -63,23 +66,66 @@ def test_wkv():
     assert moved(traffic, w, u, w, u, dstate) / least == pytest.approx(1.01, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("gate", "rank_one", "forwards", "back"),
-    # With rank one, what each token found lies in memory of the program's own meanwhile.
-    [("", False, 1.13, 1.07), ("key", False, 1.10, 1.06), ("key", True, 1.07, 1.16)],
-)
-def test_linear_attention(gate, rank_one, forwards, back):
+def attention_bytes(length, gate, rank_one):
+    """Of forward and of backward: what is moved, and the least there is."""
     sizes = {"batch": 1, "heads": 1, "d_key": 16, "d_value": 16}
-    tensors, cotangents = attention_problem(64, **sizes, gate=gate, rank_one=rank_one)
+    tensors, cotangents = attention_problem(length, **sizes, gate=gate, rank_one=rank_one)
     names = ("q", "k", "v", "g", "a", "b", "initial_state")
     *inputs, state = (tensors[name] for name in names)
     how = None, 1.0, False, False
-    with counted() as traffic:
-        out, last, kept = attention.forward(*inputs, state, *how, True)
-    least = size(*inputs, out)
-    assert moved(traffic, state, last) / least == pytest.approx(forwards, abs=0.01)
-    with counted() as traffic:
+    with counted() as forward:
+        out, _, kept = attention.forward(*inputs, state, *how, True)
+    with counted() as backward:
         grad = cotangents["out"]
-        *grads, dstate = attention.backward(grad, None, *inputs, state, None, kept, *how[1:])
-    least = size(*inputs, grad, *grads)
-    assert moved(traffic, dstate) / least == pytest.approx(back, abs=0.01)
+        *grads, _ = attention.backward(grad, None, *inputs, state, None, kept, *how[1:])
+    return np.array(
+        [
+            [moved(forward), size(*inputs, out)],
+            [moved(backward), size(*inputs, grad, *grads)],
+        ]
+    )
+
+
+def delta_bytes(length, gate, d_value):
+    """Of forward and of backward: what is moved, and the least there is."""
+    sizes = {"batch": 1, "heads": 1, "d_key": 16, "d_value": d_value}
+    tensors, cotangents = delta_problem(length, **sizes, gate=gate)
+    names = ("q", "k", "v", "beta", "g", "initial_state")
+    *inputs, state = (tensors[name] for name in names)
+    with counted() as forward:
+        out, _, kept = delta.forward(*inputs, state, None, 1.0, False, True)
+    with counted() as backward:
+        grad = cotangents["out"]
+        *grads, _ = delta.backward(grad, None, *inputs, state, None, kept, 1.0, False)
+    return np.array(
+        [
+            [moved(forward), size(*inputs, out)],
+            [moved(backward), size(*inputs, grad, *grads)],
+        ]
+    )
+
+
+def growth(count, *how):
+    """How many times the least there is is moved for a longer sequence, forward and backward.
+
+    States that come and go and a program's own memory are there once, whatever the length.
+    """
+    more, least = (count(96, *how) - count(32, *how)).T
+    return more / least
+
+
+@pytest.mark.parametrize(
+    ("gate", "rank_one", "stated"),
+    [("", False, (1.13, 1.07)), ("key", False, (1.10, 1.06)), ("key", True, (1.07, 1.04))],
+)
+def test_linear_attention(gate, rank_one, stated):
+    assert growth(attention_bytes, gate, rank_one) == pytest.approx(stated, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    # Forward, keys and queries count for each of the two blocks of 64 values that read them.
+    ("gate", "d_value", "stated"),
+    [("head", 16, (1.12, 1.07)), ("key", 16, (1.10, 1.06)), ("head", 64, (1.41, 1.12))],
+)
+def test_gated_delta_rule(gate, d_value, stated):
+    assert growth(delta_bytes, gate, d_value) == pytest.approx(stated, abs=0.01)

@@ -1,4 +1,4 @@
-"""Counts the bytes that interpreted Triton kernels move, from and to behind the first cache."""
+"""Counts the bytes that interpreted Triton kernels move, from and to behind the caches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +9,36 @@ import numpy as np
 class Traffic:
     """Bytes read and written.
 
-    What a program reads twice counts once: the second time it comes from the first cache.
+    What a program reads twice counts once, what it writes over counts once, and what it has written
+    itself it reads for nothing: these stay in the caches.
     """
 
     def __init__(self) -> None:
         self.read = 0
         self.written = 0
-        self._seen: set[int] = set()
+        self._known: set[int] = set()
+        self._changed: set[int] = set()
         self._program: tuple[int, ...] = ()
 
     def load(self, program: tuple[int, ...], addresses: np.ndarray, size: int) -> None:
         """A program's load of numbers of ``size`` bytes."""
+        self.read += size * len(self._new(program, addresses, self._known))
+
+    def store(self, program: tuple[int, ...], addresses: np.ndarray, size: int) -> None:
+        """A program's store of numbers of ``size`` bytes."""
+        new = self._new(program, addresses, self._changed)
+        self._known |= new
+        self.written += size * len(new)
+
+    def _new(self, program: tuple[int, ...], addresses: np.ndarray, known: set[int]) -> set[int]:
+        """Which of the addresses aren't known yet, and are from now on."""
         if program != self._program:
-            self._program, self._seen = program, set()
-        new = set(addresses.ravel().tolist()) - self._seen
-        self._seen |= new
-        self.read += size * len(new)
+            self._program = program
+            self._known.clear()
+            self._changed.clear()
+        new = set(addresses.ravel().tolist()) - known
+        known |= new
+        return new
 
 
 @contextmanager
@@ -44,9 +58,8 @@ def counted() -> Iterator[Traffic]:
 
     def counted_store(self, ptrs, value, mask, *rest):
         size = _get_np_dtype(ptrs.get_element_ty()).itemsize
-        traffic.written += size * int(
-            np.broadcast_to(mask.data, ptrs.data.shape).astype(bool).sum()
-        )
+        at = np.broadcast_arrays(ptrs.data, mask.data)
+        traffic.store((launches[0], *self.grid_idx), at[0][at[1].astype(bool)], size)
         return store(self, ptrs, value, mask, *rest)
 
     def counted_start(self, *sizes):
