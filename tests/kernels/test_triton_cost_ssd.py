@@ -1,0 +1,63 @@
+"""What the docstrings of the Triton kernels of Mamba-2's scan say that they move, counted."""
+
+import pytest
+
+from tests.kernels.ssd import problem
+from tests.kernels.traffic import counted
+from tests.kernels.triton import DEVICE
+from tristate.kernels.ssd import triton as ssd
+from tristate.kernels.triton.interpreter import interprets
+
+pytestmark = pytest.mark.skipif(
+    not interprets() or DEVICE.type != "cpu", reason="what is counted is what the interpreter does"
+)
+
+FLAGS = (True, 0.0, float("inf"), False)
+
+
+def size(*tensors):
+    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
+
+
+def inputs_and_grad(gate):
+    """A head a group: each has its own B and C."""
+    absent = () if gate else ("z",)
+    sizes = {"heads": 2, "groups": 2, "width": 32, "n_states": 16}
+    tensors, cotangents = problem(128, batch=1, absent=absent, **sizes)
+    return (*tensors.values(), None), cotangents["out"]
+
+
+@pytest.mark.parametrize(("gate", "stated"), [(False, 1.125), (True, 1.083)])
+def test_ssd_scan_forward(gate, stated):
+    inputs, _ = inputs_and_grad(gate)
+    x, dt, A, B, C, D, z, bias, initial, _ = inputs
+    with counted() as traffic:
+        out, last, _, _ = ssd.forward(*inputs, *FLAGS, False)
+    # The state stays in the second cache: read once, and written once, whatever the tiles.
+    once = size(A, D, initial, last)
+    assert traffic.read + traffic.written - once == size(x, dt, B, C, z, out)
+    with counted() as traffic:
+        out, _, _, kept = ssd.forward(*inputs, *FLAGS, True)
+    moved = traffic.read + traffic.written - once - size(dt, B, C)
+    assert moved == size(x, z, out, kept)
+    assert moved / size(x, z, out) == pytest.approx(stated, abs=0.01)
+
+
+@pytest.mark.parametrize("gate", (False, True))
+def test_ssd_scan_backward(gate):
+    inputs, grad = inputs_and_grad(gate)
+    x, dt, A, B, C, D, z, bias, initial, _ = inputs
+    _, _, y, kept = ssd.forward(*inputs, *FLAGS, True)
+    with counted() as traffic:
+        dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial = ssd.backward(
+            grad, None, *inputs, y, kept, *FLAGS
+        )
+    slopes = kept
+    assert traffic.written == size(dx, ddt, dA, dB, dC, dD, dz, slopes, dinitial)
+    heads = size(x, dt, grad, z, A, B, C, D, kept, dinitial)
+    weights = size(x, dt, grad, z, B, C, kept, slopes)
+    assert traffic.read - heads - weights == 2 * size(A)  # once a tile
+    if not gate:
+        least = size(x, grad, dx)
+        moved = size(x, grad, dx, kept, slopes) + size(x, grad, kept, slopes)
+        assert moved / least == pytest.approx(2.0, abs=0.01)
