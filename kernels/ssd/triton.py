@@ -1,5 +1,6 @@
 """The scan of Mamba-2 on a GPU: from tensors to the kernels, and back."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from tristate.kernels.ssd import triton_backward, triton_forward, triton_weights
 from tristate.kernels.ssd.ops import triton_kept_shape
 from tristate.kernels.ssd.triton_work import (
-    STATES,
+    SAVED,
     Work,
     backward_tile,
     between_chunks,
@@ -110,6 +111,8 @@ def backward(
     dD = None if D is None else exact(batch, n_chunks, n_heads, width)
     slope = between_chunks(work, grad_out, work.C, grad_last, back=True)
     slopes = torch.empty_like(kept)
+    saved = min(SAVED, work.kept)
+    own = exact(math.prod(work.grid), work.kept // saved, tile.channels, B.shape[3])
     launch(
         triton_backward.backward,
         work.grid,
@@ -118,6 +121,7 @@ def backward(
         grad_out=grad_out,
         kept=kept,
         slope=slope,
+        own=own,
         dx=dx,
         d_sizes=d_sizes,
         dz=dz,
@@ -125,9 +129,8 @@ def backward(
         dD=dD,
         slopes=slopes,
         n_parts=work.parts,
+        SAVED=saved,
         **strides("grad", grad_out, "bthp"),
-        **strides("dx", dx, "bthp"),
-        **strides("dz", dz, "bthp"),
     )
     dB, dC = _of_weights(work, grad_out, x, kept, slopes)
     ddt = d_sizes.sum(0)
@@ -183,9 +186,9 @@ def _of_weights(
     """The gradients of ``B`` and ``C``, in float32."""
     batch, length, n_groups, n_states = work.B.shape
     group_heads = work.inputs["group_heads"]
-    tile = weights_tile()
+    block = max(16, min(128, power_of_two(n_states)))
+    tile = weights_tile(block)
     n_tiles = -(-length // tile.steps)
-    block = max(16, min(STATES, power_of_two(n_states)))
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)
     split_heads = -(-group_heads // max(1, min(group_heads, wanted)))

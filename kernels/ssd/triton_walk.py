@@ -13,6 +13,7 @@ from tristate.kernels.ssd.triton_tiles import (
     rows_at,
     steps_at,
     stop_of,
+    tile_at,
 )
 from tristate.kernels.triton.products import dot
 
@@ -35,6 +36,52 @@ def state_after(
         columns = rows_at(B, B_t, B_n, here, there, n, is_n, length, REVERSE)
         h += dot(tl.trans(weight * rows), columns)
     return h
+
+
+@triton.jit
+def state_behind(
+    h, tile, x, x_t, x_p, B, B_t, B_n, p, is_channel, n, is_n, sizes, rate, segments, length,
+    REVERSE: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """:func:`state_after`, where nothing else is wanted of the tile."""
+    place, _, _, log_decay, _, before, after = tile_at(tile, sizes, rate, segments, length, BLOCK_T)
+    return state_after(
+        h, tile, x, x_t, x_p, B, B_t, B_n, p, is_channel, n, is_n,
+        place, log_decay, before, after, sizes, segments, length, REVERSE, BLOCK_T,
+    )  # fmt: skip
+
+
+@triton.jit
+def saved_at(saved, p, n, n_states, BLOCK_P: tl.constexpr):
+    """Where the ``saved``-th of a block's states lies in the memory of the program's own."""
+    return (saved * BLOCK_P + p % BLOCK_P)[:, None] * n_states + n[None, :]
+
+
+@triton.jit
+def save_states(
+    kept, own, is_kept, first_tile, x, x_t, x_p, B, B_t, B_n, p, is_channel, n_states,
+    sizes, rate, segments, length,
+    REVERSE: tl.constexpr, KEPT: tl.constexpr, SAVED: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """To ``own``: the states before each ``SAVED`` of a part's tiles, from that before the part."""
+    for first in tl.range(0, n_states, BLOCK_N, disable_licm=True):
+        n = first + tl.arange(0, BLOCK_N)
+        is_n = n < n_states
+        inside = is_channel[:, None] & is_n[None, :]
+        at = p[:, None] * n_states + n[None, :]
+        h = tl.load(kept + at, mask=inside & is_kept, other=0)
+        for saved in tl.range(0, KEPT // SAVED, disable_licm=True):
+            tl.store(own + saved_at(saved, p, n, n_states, BLOCK_P), h, mask=inside)
+            # None is wanted behind the last of them.
+            end = tl.minimum((saved + 1) * SAVED, KEPT - SAVED)
+            for i in tl.range(saved * SAVED, end, disable_licm=True):
+                h = state_behind(
+                    h, first_tile + i, x, x_t, x_p, B, B_t, B_n, p, is_channel, n, is_n,
+                    sizes, rate, segments, length, REVERSE, BLOCK_T,
+                )  # fmt: skip
+    # What other threads of the program have written is read next.
+    tl.debug_barrier()
 
 
 @triton.jit

@@ -18,6 +18,9 @@ from tristate.kernels.triton.segments import numbers
 STEPS, STATES = 64, 32
 """Of a tile: steps, and states where nothing but sums of these is in registers."""
 
+SAVED = 4
+"""Tiles between the states that gradients have in memory, of those between kept ones."""
+
 ROWS = 16
 """The least steps that matrix units take."""
 
@@ -58,9 +61,9 @@ def backward_tile(x: Tensor, channels: int) -> Tiles:
     return Tiles(max(ROWS, STEPS // 2), channels, warps=channels // 4)
 
 
-def weights_tile() -> Tiles:
-    """A tile of what is added up over the channels of a head."""
-    return Tiles(STEPS, PIECE.value, warps=STEPS // ROWS)
+def weights_tile(n_states: int) -> Tiles:
+    """A tile of sums over the channels of a head, of so many states."""
+    return Tiles(STEPS, PIECE.value, warps=max(STEPS, n_states) // ROWS)
 
 
 def channels_of(x: Tensor, most: int) -> int:

@@ -41,6 +41,8 @@ def test_ssd_scan_forward(gate, stated):
     moved = traffic.read + traffic.written - once - size(dt, B, C)
     assert moved == size(x, z, out, kept)
     assert moved / size(x, z, out) == pytest.approx(stated, abs=0.01)
+    n_states, width, tile = 16, 32, 64
+    assert traffic.operations / x.numel() == 4 * n_states + 2 * tile * (1 + n_states / width)
 
 
 @pytest.mark.parametrize("gate", (False, True))
@@ -52,8 +54,9 @@ def test_ssd_scan_backward(gate):
         dx, ddt, dA, dB, dC, dD, dz, dbias, dinitial = ssd.backward(
             grad, None, *inputs, y, kept, *FLAGS
         )
-    slopes = kept
-    assert traffic.written == size(dx, ddt, dA, dB, dC, dD, dz, slopes, dinitial)
+    # Of each head's program: one state.
+    slopes, own = kept, dinitial
+    assert traffic.written == size(dx, ddt, dA, dB, dC, dD, dz, slopes, own, dinitial)
     heads = size(x, dt, grad, z, A, B, C, D, kept, dinitial)
     weights = size(x, dt, grad, z, B, C, kept, slopes)
     assert traffic.read - heads - weights == 2 * size(A)  # once a tile
@@ -61,3 +64,23 @@ def test_ssd_scan_backward(gate):
         least = size(x, grad, dx)
         moved = size(x, grad, dx, kept, slopes) + size(x, grad, kept, slopes)
         assert moved / least == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("length", "n_states"), [(64, 16), (256, 64)])
+def test_operations_of_ssd_scan_backward(length, n_states):
+    """One part between kept states, of two tiles and of eight."""
+    width, heads = 32, 2
+    sizes = {"heads": heads, "groups": 1, "width": width, "n_states": n_states}
+    tensors, cotangents = problem(length, batch=1, absent=("z",), **sizes)
+    inputs = *tensors.values(), None
+    _, _, y, kept = ssd.forward(*inputs, *FLAGS, True)
+    with counted() as traffic:
+        ssd.backward(cotangents["out"], None, *inputs, y, kept, *FLAGS)
+    tile, n_tiles = 32, length // 32
+    saved = min(4, n_tiles)
+    again = 2 * n_states * (1 - saved / n_tiles) + n_states * (saved - 1)
+    of_heads = 6 * n_states + again + 4 * tile * (1 + n_states / width)
+    tile, n_tiles = 64, length // 64
+    of_group = 2 * tile * n_states * (n_tiles + 1) / (heads * width)
+    of_weights = 4 * n_states + 2 * tile * (n_tiles + 1) + of_group
+    assert traffic.operations / tensors["x"].numel() == of_heads + of_weights

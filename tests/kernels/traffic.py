@@ -1,4 +1,4 @@
-"""Counts the bytes that interpreted Triton kernels move, from and to behind the caches."""
+"""Counts what interpreted Triton kernels move, from and to behind the caches, and multiply."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Traffic:
-    """Bytes read and written.
+    """Bytes read and written, and operations of products of tiles: a multiply-add is two.
 
     What a program reads twice counts once, what it writes over counts once, and what it has written
     itself it reads for nothing: these stay in the caches.
@@ -16,6 +16,7 @@ class Traffic:
     def __init__(self) -> None:
         self.read = 0
         self.written = 0
+        self.operations = 0
         self._known: set[int] = set()
         self._changed: set[int] = set()
         self._program: tuple[int, ...] = ()
@@ -43,12 +44,12 @@ class Traffic:
 
 @contextmanager
 def counted() -> Iterator[Traffic]:
-    """Count the loads and stores of the kernels that are launched inside the block."""
+    """Count what kernels load, store and multiply that are launched inside the block."""
     from triton.runtime.interpreter import InterpreterBuilder, _get_np_dtype
 
     traffic, launches = Traffic(), [0]
     load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
-    start = InterpreterBuilder.set_grid_dim
+    start, dot = InterpreterBuilder.set_grid_dim, InterpreterBuilder.create_dot
 
     def counted_load(self, ptrs, mask, *rest):
         size = _get_np_dtype(ptrs.get_element_ty()).itemsize
@@ -62,6 +63,10 @@ def counted() -> Iterator[Traffic]:
         traffic.store((launches[0], *self.grid_idx), at[0][at[1].astype(bool)], size)
         return store(self, ptrs, value, mask, *rest)
 
+    def counted_dot(self, a, b, *rest):
+        traffic.operations += 2 * a.data.size * b.data.shape[-1]
+        return dot(self, a, b, *rest)
+
     def counted_start(self, *sizes):
         launches[0] += 1
         return start(self, *sizes)
@@ -69,9 +74,11 @@ def counted() -> Iterator[Traffic]:
     InterpreterBuilder.create_masked_load = counted_load
     InterpreterBuilder.create_masked_store = counted_store
     InterpreterBuilder.set_grid_dim = counted_start
+    InterpreterBuilder.create_dot = counted_dot
     try:
         yield traffic
     finally:
         InterpreterBuilder.create_masked_load = load
         InterpreterBuilder.create_masked_store = store
         InterpreterBuilder.set_grid_dim = start
+        InterpreterBuilder.create_dot = dot
