@@ -10,7 +10,7 @@ import triton.language as tl
 from tristate.kernels.attention.triton_forward import leave_decays
 from tristate.kernels.attention.triton_gradients import add_up_decays, gradients
 from tristate.kernels.attention.triton_walks import find_slopes, walk
-from tristate.kernels.triton.axes import uncounted
+from tristate.kernels.triton.axes import tiles_from, uncounted
 from tristate.kernels.triton.memory import put_state, state_ends
 
 
@@ -46,9 +46,9 @@ def backward(
     decays by key ``2 K`` more: 0.21 megabytes for 64 channels with both; it stays in the second
     cache. States are read or written there seven to 13 times a tile, up to ``52 K / BLOCK_T`` bytes
     a token and value channel: the caches bound it, not main memory. A split sequence is read twice,
-    with an ``a`` three times. Operations of a token and value channel: ``12 K`` for products with
-    the states, ``22 K`` with an ``a``; ``8 T`` between tokens; and ``6 T K / V`` a table for what
-    all share.
+    with an ``a`` three times. Operations of a token and value channel: ``10 K + 4 T``, with an
+    ``a`` ``26 K + 20 T``; and for what all share ``6 T K / V``, with an ``a`` ``(28 K + 36 T) T /
+    V``; by key more, since decays are summed by products.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks = tl.num_programs(1)
@@ -77,13 +77,21 @@ def backward(
     put_state(first, slope, True, chunk, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
     for p in tl.range(0, n_parts, disable_licm=True):
         part = (chunk + 1) * n_parts - 1 - p
+        n_here = tiles_from(part * KEPT, KEPT, length, BLOCK_T)
         if dq is not None:
             state = kept + ((batch * n_kept + part) * n_heads + head) * d_key * d_value
             is_kept = part < n_kept
         if dq is not None and (a is not None or g is not None):
-            put_state(state, own, is_kept, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
-            for m in tl.range(0, KEPT, disable_licm=True):
-                i = uncounted(m, length)
+            behind, n_walked, n_put = own, n_here, n_values
+            if a is None:
+                # Nothing is found on the way: the state behind the part may be the next kept one.
+                is_next = part + 1 < n_kept
+                n_walked, n_put = tl.where(is_next, 0, n_here), tl.where(is_next, 0, n_values)
+                if is_next:
+                    behind = state + n_heads * d_key * d_value
+            put_state(state, own, is_kept, part, 0, n_put, d_key, d_value, BLOCK_K, BLOCK_V)
+            for m in tl.range(0, n_walked, disable_licm=True):
+                i = uncounted(m, d_value)
                 walk(
                     part * KEPT + i, i, keys, values, finds, moves, gate, segments,
                     own, at_found, tables, length, d_key, d_value,
@@ -91,10 +99,10 @@ def backward(
                 )  # fmt: skip
             if g is not None:
                 state_ends(
-                    part, own, slope, own + at_ends, d_key, d_value, BY_KEY, BLOCK_K, BLOCK_V
+                    part, behind, slope, own + at_ends, d_key, d_value, BY_KEY, BLOCK_K, BLOCK_V
                 )
-        for m in tl.range(0, KEPT, disable_licm=True):
-            i = uncounted(KEPT - 1 - m, length)
+        for m in tl.range(0, n_here, disable_licm=True):
+            i = uncounted(n_here - 1 - m, d_value)
             find_slopes(
                 part * KEPT + i, i, grads, queries, keys, values, finds, moves, gate, segments,
                 slope, own, at_found, at_d_found, at_d_keys, at_d_moves, tables, dv, row,
@@ -103,8 +111,8 @@ def backward(
             )  # fmt: skip
         if dq is not None:
             put_state(state, own, is_kept, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
-            for m in tl.range(0, KEPT, disable_licm=True):
-                i = uncounted(m, length)
+            for m in tl.range(0, n_here, disable_licm=True):
+                i = uncounted(m, d_value)
                 gradients(
                     part * KEPT + i, i, grads, queries, keys, values, finds, moves, gate, segments,
                     own, at_found, at_d_found, at_d_keys, at_d_moves, at_flows, at_late, tables,
@@ -113,7 +121,7 @@ def backward(
                 )  # fmt: skip
             if g is not None:
                 add_up_decays(
-                    part * KEPT, KEPT, segments, own, at_flows, at_late, at_ends, dg, row,
+                    part * KEPT, n_here, segments, own, at_flows, at_late, at_ends, dg, row,
                     length, n_heads, d_key, REVERSE, BY_KEY, BLOCK_K, BLOCK_T,
                 )  # fmt: skip
     if decays is not None:

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from tristate.kernels.delta.triton_gradients import add_up_decays, gradients
 from tristate.kernels.delta.triton_walks import find_errors, find_slopes
-from tristate.kernels.triton.axes import uncounted
+from tristate.kernels.triton.axes import tiles_from, uncounted
 from tristate.kernels.triton.memory import put_state, state_ends
 
 
@@ -46,8 +46,8 @@ def backward(
     there ten times a tile, ``40 K / BLOCK_T`` bytes a step and value channel, 86 GB for 16 heads of
     131,072 steps of 128 channels: the caches bound it, not the 1.1 ms that an H100 takes to move
     the least at 3.35 TB/s. A split sequence is read twice more. Operations of a step and value
-    channel: ``6 K`` once more than forward for the errors, ``16 K`` for products with the states,
-    ``T (8 + 16 K / V)`` for those between steps.
+    channel: ``18 K`` for products with the states, ``12 T + (14 K + 24 T) T / V`` for those between
+    steps; by key more, since decays are summed by products.
     """
     program, chunk = tl.program_id(0), tl.program_id(1)
     n_chunks = tl.num_programs(1)
@@ -76,13 +76,14 @@ def backward(
     put_state(first, slope, True, chunk, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
     for p in tl.range(0, n_parts, disable_licm=True):
         part = (chunk + 1) * n_parts - 1 - p
+        n_here = tiles_from(part * KEPT, KEPT, length * n, BLOCK_T)
         if dq is not None:
             n_kept = tl.cdiv(length * n, n_steps)
             before = kept + ((b * n_kept + part) * n_heads + head) * d_key * d_value
             is_kept = part < n_kept
             put_state(before, own, is_kept, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
-            for m in tl.range(0, KEPT, disable_licm=True):
-                i = uncounted(m, length)
+            for m in tl.range(0, n_here, disable_licm=True):
+                i = uncounted(m, d_value)
                 find_errors(
                     part * KEPT + i, i, keys, values, rate, gate, segments, own, at_errors, tables,
                     length, n, d_key, d_value,
@@ -92,8 +93,8 @@ def backward(
                 state_ends(
                     part, own, slope, own + at_ends, d_key, d_value, BY_KEY, BLOCK_K, BLOCK_V
                 )
-        for m in tl.range(0, KEPT, disable_licm=True):
-            i = uncounted(KEPT - 1 - m, length)
+        for m in tl.range(0, n_here, disable_licm=True):
+            i = uncounted(n_here - 1 - m, d_value)
             find_slopes(
                 part * KEPT + i, i, grads, queries, keys, rate, gate, segments, slope,
                 own, at_errors, at_d_errors, at_d_writes, tables, dv, dbeta, step_row,
@@ -102,8 +103,8 @@ def backward(
             )  # fmt: skip
         if dq is not None:
             put_state(before, own, is_kept, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
-            for m in tl.range(0, KEPT, disable_licm=True):
-                i = uncounted(m, length)
+            for m in tl.range(0, n_here, disable_licm=True):
+                i = uncounted(m, d_value)
                 gradients(
                     part * KEPT + i, i, grads, queries, keys, rate, gate, segments,
                     own, at_errors, at_d_errors, at_d_writes, at_flows, tables, dq, dk,
@@ -112,6 +113,6 @@ def backward(
                 )  # fmt: skip
             if g is not None:
                 add_up_decays(
-                    part * KEPT, KEPT, segments, own, at_flows, at_ends, dg, token_row,
+                    part * KEPT, n_here, segments, own, at_flows, at_ends, dg, token_row,
                     length, n, n_heads, d_key, REVERSE, BY_KEY, BLOCK_K, BLOCK_T,
                 )  # fmt: skip

@@ -17,7 +17,7 @@ from tristate.kernels.delta.triton_tiles import (
     take_state_on,
     written_by,
 )
-from tristate.kernels.triton.axes import once, piece_of, uncounted
+from tristate.kernels.triton.axes import once, piece_of, tiles_from, uncounted
 from tristate.kernels.triton.memory import put_state, state_at
 from tristate.kernels.triton.products import dot
 
@@ -46,9 +46,9 @@ def forward(
     ``2 K`` steps: 1.13 times the least with float32 and as many keys as values, 1.25 in bfloat16;
     1.0 where no gradient is wanted. Blocks of value channels run side by side and find keys and
     queries in the second cache. A split sequence is read three times. Operations of a step and
-    value channel: ``6 K + 4 T``, and for what a block shares ``4 T (K + 2 log2(T) T) / BLOCK_V``:
-    1,344 for 128 channels in blocks of 32. On an H100, 16 heads of 131,072 steps in bfloat16 take
-    0.7 ms at 3.35 TB/s; the matrix units need 1.2 ms at 989 TFLOP/s if they are full, since a
+    value channel: ``6 K + 4 T``, and for what a block shares ``4 T (K + 3 T) / BLOCK_V``: 1,184
+    for 128 channels in blocks of 32. On an H100, 16 heads of 131,072 steps in bfloat16 take
+    0.7 ms at 3.35 TB/s; the matrix units need 1.0 ms at 989 TFLOP/s if they are full, since a
     product with float32 is three of bfloat16 or more. The state is read or written in the caches
     four times a tile, ``16 K / BLOCK_T`` bytes a step and value channel, 34 GB there: that bounds
     it where the first cache doesn't hold the 16 KB of a block.
@@ -83,8 +83,9 @@ def forward(
     else:
         first = None if entering is None else entering + here
         put_state(first, state, True, chunk, block, 1, d_key, d_value, BLOCK_K, BLOCK_V)
-    for i in tl.range(0, n_tiles, disable_licm=True):
-        tile = chunk * n_tiles + uncounted(i, length)
+    n_here = tiles_from(chunk * n_tiles, n_tiles, length * n, BLOCK_T)
+    for i in tl.range(0, n_here, disable_licm=True):
+        tile = chunk * n_tiles + uncounted(i, d_value)
         # Whether states are kept is known to the compiler, the tile isn't.
         if kept is not None:  # noqa: SIM102
             if (tile % KEPT == 0) & (tile * BLOCK_T < length * n):

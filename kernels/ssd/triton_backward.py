@@ -16,7 +16,7 @@ from tristate.kernels.ssd.triton_tiles import (
     tile_at,
 )
 from tristate.kernels.ssd.triton_walk import save_states, saved_at, slope_before, state_behind
-from tristate.kernels.triton.axes import lanes, uncounted
+from tristate.kernels.triton.axes import lanes, tiles_from, uncounted
 from tristate.kernels.triton.decays import decay_after, decay_before, reaches
 from tristate.kernels.triton.functions import sigmoid
 from tristate.kernels.triton.products import dot
@@ -80,8 +80,11 @@ def backward(
     one = (b * n_chunks + chunk) * n_heads + head
     slope += one * n_all
     own += (one * n_blocks + block) * (KEPT // SAVED) * BLOCK_P * n_states
-    for i in tl.range(0, n_parts * KEPT, disable_licm=True):
-        tile = uncounted((chunk + 1) * n_parts * KEPT - 1 - i, length)
+    first_tile = chunk * n_parts * KEPT
+    # One at least: what is added up is written.
+    n_tiles = tl.maximum(tiles_from(first_tile, n_parts * KEPT, length, BLOCK_T), 1)
+    for i in tl.range(0, n_tiles, disable_licm=True):
+        tile = uncounted(first_tile + n_tiles - 1 - i, length)
         part = tile // KEPT
         p = block * BLOCK_P + lanes(tile, BLOCK_P)
         is_channel = p < width
@@ -91,9 +94,10 @@ def backward(
         left_all = left_of_state(log_decay, before, after)
         is_kept = part * KEPT * BLOCK_T < length
         to = ((b * tl.cdiv(length, KEPT * BLOCK_T) + part) * n_heads + head) * n_all
-        if tile % KEPT == KEPT - 1:
+        is_last = (tile % KEPT == KEPT - 1) | (i == 0)
+        if is_last:
             save_states(
-                kept + to, own, is_kept, part * KEPT, x, x_t, x_p, B, B_t, B_n, p, is_channel,
+                kept + to, own, is_kept, tile, x, x_t, x_p, B, B_t, B_n, p, is_channel,
                 n_states, sizes, rate, segments, length,
                 REVERSE, KEPT, SAVED, BLOCK_N, BLOCK_P, BLOCK_T,
             )  # fmt: skip
@@ -144,7 +148,7 @@ def backward(
             at = p[:, None] * n_states + n[None, :]
             inside = is_channel[:, None] & is_n[None, :]
             g = tl.load(slope + at, mask=inside, other=0)
-            tl.store(slopes + to + at, g, mask=inside & is_kept & (tile % KEPT == KEPT - 1))
+            tl.store(slopes + to + at, g, mask=inside & is_kept & is_last)
             B_tile = rows_at(B, B_t, B_n, place, real, n, is_n, length, REVERSE)
             d_entering += dot(B_tile, tl.trans(g))
             g = slope_before(

@@ -10,7 +10,7 @@ import triton.language as tl
 from tristate.kernels.ssd.triton_scores import add_earlier
 from tristate.kernels.ssd.triton_tiles import rows_at, store_rows, tile_at
 from tristate.kernels.ssd.triton_walk import state_after
-from tristate.kernels.triton.axes import lanes
+from tristate.kernels.triton.axes import lanes, tiles_from
 from tristate.kernels.triton.decays import decay_before
 from tristate.kernels.triton.functions import sigmoid
 from tristate.kernels.triton.products import dot
@@ -69,7 +69,7 @@ def forward(
     n_all = width * n_states
     state += ((b * n_chunks + chunk) * n_heads + head) * n_all
     n_kept = tl.cdiv(length, KEPT * BLOCK_T)
-    for i in tl.range(0, n_tiles, disable_licm=True):
+    for i in tl.range(0, tiles_from(chunk * n_tiles, n_tiles, length, BLOCK_T), disable_licm=True):
         tile = chunk * n_tiles + i
         p = block * BLOCK_P + lanes(tile, BLOCK_P)
         is_channel = p < width

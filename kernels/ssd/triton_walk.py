@@ -59,22 +59,26 @@ def saved_at(saved, p, n, n_states, BLOCK_P: tl.constexpr):
 
 @triton.jit
 def save_states(
-    kept, own, is_kept, first_tile, x, x_t, x_p, B, B_t, B_n, p, is_channel, n_states,
+    kept, own, is_kept, last_tile, x, x_t, x_p, B, B_t, B_n, p, is_channel, n_states,
     sizes, rate, segments, length,
     REVERSE: tl.constexpr, KEPT: tl.constexpr, SAVED: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """To ``own``: the states before each ``SAVED`` of a part's tiles, from that before the part."""
+    """To ``own``: the states before each ``SAVED`` of a part's tiles, from that before the part.
+
+    Up to the last tile that there is.
+    """
+    first_tile, n_saved = last_tile // KEPT * KEPT, last_tile % KEPT // SAVED + 1
     for first in tl.range(0, n_states, BLOCK_N, disable_licm=True):
         n = first + tl.arange(0, BLOCK_N)
         is_n = n < n_states
         inside = is_channel[:, None] & is_n[None, :]
         at = p[:, None] * n_states + n[None, :]
         h = tl.load(kept + at, mask=inside & is_kept, other=0)
-        for saved in tl.range(0, KEPT // SAVED, disable_licm=True):
+        for saved in tl.range(0, n_saved, disable_licm=True):
             tl.store(own + saved_at(saved, p, n, n_states, BLOCK_P), h, mask=inside)
             # None is wanted behind the last of them.
-            end = tl.minimum((saved + 1) * SAVED, KEPT - SAVED)
+            end = tl.minimum((saved + 1) * SAVED, (n_saved - 1) * SAVED)
             for i in tl.range(saved * SAVED, end, disable_licm=True):
                 h = state_behind(
                     h, first_tile + i, x, x_t, x_p, B, B_t, B_n, p, is_channel, n, is_n,

@@ -117,7 +117,8 @@ def weights(
         at += p[:, None] * n_states + n[None, :]
         g = tl.load(slopes + at, mask=is_channel[:, None] & is_n[None, :], other=0)
         sums += left[:, None] * dot(x_tile, g)
-    for start in tl.range(tile * BLOCK_T, (part + 1) * KEPT * BLOCK_T, PIECE, disable_licm=True):
+    end = tl.minimum((part + 1) * KEPT * BLOCK_T, length)
+    for start in tl.range(tile * BLOCK_T, end, PIECE, disable_licm=True):
         there = start + tl.arange(0, PIECE)
         met, is_there = written(
             tile, there, whole, grad_out, x, sizes, A, z, segments,

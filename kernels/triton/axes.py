@@ -26,6 +26,12 @@ def piece_of(tile, i, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def tiles_from(first, most, length, BLOCK_T: tl.constexpr):
+    """How many tiles there are from the ``first`` on, up to so many, of ``length`` positions."""
+    return tl.minimum(most, tl.maximum(tl.cdiv(length, BLOCK_T) - first, 0))
+
+
+@triton.jit
 def once(tile):
     """One, which the compiler doesn't know: what is in a loop of so many turns stays together.
 

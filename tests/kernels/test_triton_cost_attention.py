@@ -66,9 +66,9 @@ def test_wkv():
     assert moved(traffic, w, u, w, u, dstate) / least == pytest.approx(1.01, abs=0.01)
 
 
-def attention_bytes(length, gate, rank_one):
-    """Of forward and of backward: what is moved, and the least there is."""
-    sizes = {"batch": 1, "heads": 1, "d_key": 16, "d_value": 16}
+def attention_work(length, gate, rank_one, width=16):
+    """What forward and backward move and multiply; and the least bytes there are."""
+    sizes = {"batch": 1, "heads": 1, "d_key": width, "d_value": width}
     tensors, cotangents = attention_problem(length, **sizes, gate=gate, rank_one=rank_one)
     names = ("q", "k", "v", "g", "a", "b", "initial_state")
     *inputs, state = (tensors[name] for name in names)
@@ -80,15 +80,15 @@ def attention_bytes(length, gate, rank_one):
         *grads, _ = attention.backward(grad, None, *inputs, state, None, kept, *how[1:])
     return np.array(
         [
-            [moved(forward), size(*inputs, out)],
-            [moved(backward), size(*inputs, grad, *grads)],
+            [moved(forward), forward.operations, size(*inputs, out)],
+            [moved(backward), backward.operations, size(*inputs, grad, *grads)],
         ]
     )
 
 
-def delta_bytes(length, gate, d_value):
-    """Of forward and of backward: what is moved, and the least there is."""
-    sizes = {"batch": 1, "heads": 1, "d_key": 16, "d_value": d_value}
+def delta_work(length, gate, d_value, d_key=16):
+    """What forward and backward move and multiply; and the least bytes there are."""
+    sizes = {"batch": 1, "heads": 1, "d_key": d_key, "d_value": d_value}
     tensors, cotangents = delta_problem(length, **sizes, gate=gate)
     names = ("q", "k", "v", "beta", "g", "initial_state")
     *inputs, state = (tensors[name] for name in names)
@@ -99,8 +99,8 @@ def delta_bytes(length, gate, d_value):
         *grads, _ = delta.backward(grad, None, *inputs, state, None, kept, 1.0, False)
     return np.array(
         [
-            [moved(forward), size(*inputs, out)],
-            [moved(backward), size(*inputs, grad, *grads)],
+            [moved(forward), forward.operations, size(*inputs, out)],
+            [moved(backward), backward.operations, size(*inputs, grad, *grads)],
         ]
     )
 
@@ -110,8 +110,13 @@ def growth(count, *how):
 
     States that come and go and a program's own memory are there once, whatever the length.
     """
-    more, least = (count(96, *how) - count(32, *how)).T
+    more, _, least = (count(96, *how) - count(32, *how)).T
     return more / least
+
+
+def operations(count, *how):
+    """Of a token and value channel, of 32, forward and backward, behind the first tokens."""
+    return (count(128, *how) - count(64, *how))[:, 1] / 64 / 32
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def growth(count, *how):
     [("", False, (1.13, 1.07)), ("key", False, (1.10, 1.06)), ("key", True, (1.07, 1.04))],
 )
 def test_linear_attention(gate, rank_one, stated):
-    assert growth(attention_bytes, gate, rank_one) == pytest.approx(stated, abs=0.01)
+    assert growth(attention_work, gate, rank_one) == pytest.approx(stated, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -128,4 +133,27 @@ def test_linear_attention(gate, rank_one, stated):
     [("head", 16, (1.12, 1.07)), ("key", 16, (1.10, 1.06)), ("head", 64, (1.41, 1.12))],
 )
 def test_gated_delta_rule(gate, d_value, stated):
-    assert growth(delta_bytes, gate, d_value) == pytest.approx(stated, abs=0.01)
+    assert growth(delta_work, gate, d_value) == pytest.approx(stated, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("gate", "rank_one", "stated"),
+    [
+        ("head", False, (4 * 32 + 4 * 16, 10 * 32 + 10 * 16)),
+        ("key", False, (4 * 32 + 4 * 16, 10 * 32 + 12 * 16)),
+        ("head", True, (8 * 32 + 16 * 16 + 16 * 8, 26 * 32 + 48 * 16 + 36 * 8)),
+    ],
+)
+def test_operations_of_linear_attention(gate, rank_one, stated):
+    assert operations(attention_work, gate, rank_one, 32) == pytest.approx(stated)
+
+
+@pytest.mark.parametrize(
+    ("gate", "stated"),
+    [
+        ("head", (6 * 32 + 8 * 16 + 12 * 8, 18 * 32 + 26 * 16 + 24 * 8)),
+        ("key", (6 * 32 + 10 * 16 + 12 * 8, 18 * 32 + 28 * 16 + 24 * 8)),
+    ],
+)
+def test_operations_of_gated_delta_rule(gate, stated):
+    assert operations(delta_work, gate, 32, 32) == pytest.approx(stated)
