@@ -19,7 +19,7 @@ from tristate.kernels.ssd.triton_work import (
     weights_tile,
 )
 from tristate.kernels.triton.launch import launch, strides
-from tristate.kernels.triton.plan import Tiles, halves, narrower, power_of_two, programs_to_fill
+from tristate.kernels.triton.plan import Tiles, halves, narrower, programs_to_fill
 from tristate.kernels.triton.tune import tuned
 
 
@@ -186,8 +186,7 @@ def _of_weights(
     """The gradients of ``B`` and ``C``, in float32."""
     batch, length, n_groups, n_states = work.B.shape
     group_heads = work.inputs["group_heads"]
-    block = max(16, min(128, power_of_two(n_states)))
-    tile = weights_tile(block)
+    tile, block = weights_tile(n_states)
     n_tiles = -(-length // tile.steps)
     # Heads of a group are shared out where their sums leave programs idle.
     wanted = programs_to_fill(kept) // max(1, batch * n_groups * n_tiles)

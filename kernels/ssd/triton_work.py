@@ -18,6 +18,9 @@ from tristate.kernels.triton.segments import numbers
 STEPS, STATES = 64, 32
 """Of a tile: steps, and states where nothing but sums of these is in registers."""
 
+SUMS = 128
+"""States of a tile's sums over heads: scores are made again for each block of them."""
+
 SAVED = 4
 """Tiles between the states that gradients have in memory, of those between kept ones."""
 
@@ -61,9 +64,10 @@ def backward_tile(x: Tensor, channels: int) -> Tiles:
     return Tiles(max(ROWS, STEPS // 2), channels, warps=channels // 4)
 
 
-def weights_tile(n_states: int) -> Tiles:
-    """A tile of sums over the channels of a head, of so many states."""
-    return Tiles(STEPS, PIECE.value, warps=max(STEPS, n_states) // ROWS)
+def weights_tile(n_states: int) -> tuple[Tiles, int]:
+    """A tile of sums over the channels of a head; of how many of the states."""
+    block = max(16, min(SUMS, power_of_two(n_states)))
+    return Tiles(STEPS, PIECE.value, warps=max(STEPS, block) // ROWS), block
 
 
 def channels_of(x: Tensor, most: int) -> int:

@@ -72,16 +72,18 @@ def test_equals_the_reference(row, small_tiles, monkeypatch):
 def test_blocks_of_channels_and_of_states_add_up(programs, small_tiles, monkeypatch):
     monkeypatch.setattr(plan, "programs_to_fill", lambda _: programs)
     monkeypatch.setattr(triton, "programs_to_fill", lambda _: programs)
+    monkeypatch.setattr(triton_work, "SUMS", 32)
     tensors, cotangents = problem(18, batch=2, heads=2, width=35, n_states=70)
     options = {"seq_idx": segments(18)}
     exact = exactly(tensors, cotangents, **options)
     near(fast(tensors, cotangents, seq_idx=options["seq_idx"].to(DEVICE)), exact)
 
 
-def test_the_tiles_that_a_gpu_has():
-    """Three of them: a part of two, and the next."""
-    tensors, cotangents = problem(140, batch=1, heads=2, width=17, n_states=18)
-    packed = segments(140, 1)
+@pytest.mark.parametrize(("length", "n_states"), [(140, 18), (290, 40)])
+def test_the_tiles_that_a_gpu_has(length, n_states):
+    """One part and the next: of four tiles, and of eight with states saved on the way."""
+    tensors, cotangents = problem(length, batch=1, heads=2, width=17, n_states=n_states)
+    packed = segments(length, 1)
     exact = exactly(tensors, cotangents, seq_idx=packed)
     near(fast(tensors, cotangents, seq_idx=packed.to(DEVICE)), exact)
 
