@@ -9,7 +9,7 @@ import triton.language as tl
 
 from tristate.kernels.delta.triton_gradients import add_up_decays, gradients
 from tristate.kernels.delta.triton_walks import find_errors, find_slopes
-from tristate.kernels.triton.axes import tiles_from, uncounted
+from tristate.kernels.triton.axes import uncounted
 from tristate.kernels.triton.memory import put_state, state_ends
 
 
@@ -76,12 +76,12 @@ def backward(
     put_state(first, slope, True, chunk, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
     for p in tl.range(0, n_parts, disable_licm=True):
         part = (chunk + 1) * n_parts - 1 - p
-        n_here = tiles_from(part * KEPT, KEPT, length * n, BLOCK_T)
+        # Tiles that there are; less than none is none to a loop, and a limit fills a register.
+        n_here = tl.minimum(tl.cdiv(length * n, BLOCK_T) - part * KEPT, KEPT)
         if dq is not None:
             n_kept = tl.cdiv(length * n, n_steps)
             before = kept + ((b * n_kept + part) * n_heads + head) * d_key * d_value
-            is_kept = part < n_kept
-            put_state(before, own, is_kept, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
+            put_state(before, own, n_here > 0, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
             for m in tl.range(0, n_here, disable_licm=True):
                 i = uncounted(m, d_value)
                 find_errors(
@@ -102,7 +102,7 @@ def backward(
                 REVERSE, BY_KEY, BY_VALUE, BLOCK_K, BLOCK_V, BLOCK_T, N_LEVELS,
             )  # fmt: skip
         if dq is not None:
-            put_state(before, own, is_kept, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
+            put_state(before, own, n_here > 0, part, 0, n_values, d_key, d_value, BLOCK_K, BLOCK_V)
             for m in tl.range(0, n_here, disable_licm=True):
                 i = uncounted(m, d_value)
                 gradients(

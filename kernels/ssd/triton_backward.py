@@ -16,7 +16,7 @@ from tristate.kernels.ssd.triton_tiles import (
     tile_at,
 )
 from tristate.kernels.ssd.triton_walk import save_states, saved_at, slope_before, state_behind
-from tristate.kernels.triton.axes import lanes, tiles_from, uncounted
+from tristate.kernels.triton.axes import lanes, tiles_from
 from tristate.kernels.triton.decays import decay_after, decay_before, reaches
 from tristate.kernels.triton.functions import sigmoid
 from tristate.kernels.triton.products import dot
@@ -84,7 +84,7 @@ def backward(
     # One at least: what is added up is written.
     n_tiles = tl.maximum(tiles_from(first_tile, n_parts * KEPT, length, BLOCK_T), 1)
     for i in tl.range(0, n_tiles, disable_licm=True):
-        tile = uncounted(first_tile + n_tiles - 1 - i, length)
+        tile = first_tile + n_tiles - 1 - i
         part = tile // KEPT
         p = block * BLOCK_P + lanes(tile, BLOCK_P)
         is_channel = p < width
