@@ -30,9 +30,10 @@ def backward(
     products of the state behind the part with its gradient. Backwards with the gradient of the
     state: those of what was found, of values, and what comes to keys and moves from the state
     behind. Forwards again: what comes to queries and finds from the state before, and to all from
-    the tile itself. So one state at a time is at work, in memory of the program's ``own`` or, of
-    gradients, in ``outgoing``; ``incoming`` is the gradient behind all tiles. Without ``dq`` only
-    what the tiles do to that of zero is found, and to any (``decays``).
+    the tile itself. The first time is left out where nothing is found and the state behind the part
+    is the next kept one. So one state at a time is at work, in memory of the program's ``own`` or,
+    of gradients, in ``outgoing``; ``incoming`` is the gradient behind all tiles. Without ``dq``
+    only what the tiles do to that of zero is found, and to any (``decays``).
 
     By the recurrence the gradient of a decay's logarithm is the sum of ``q dq + a da - k dk - b
     db`` from its token to the end of the part, less what its own token reads before it decays, and

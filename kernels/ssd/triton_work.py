@@ -22,7 +22,7 @@ SUMS = 128
 """States of a tile's sums over heads: scores are made again for each block of them."""
 
 SAVED = 4
-"""Tiles between the states that gradients have in memory, of those between kept ones."""
+"""Tiles between the states that gradients have in memory: a part of those between kept ones."""
 
 ROWS = 16
 """The least steps that matrix units take."""
