@@ -181,20 +181,9 @@ def backward(
         if D is not None:
             direct = tl.load(D + head * D_h + p * D_p, mask=is_channel, other=0)[None, :]
             dy = gated_rows_at(
-                grad_out,
-                grad_t,
-                grad_p,
-                z,
-                0,
-                z_t,
-                z_p,
-                place,
-                real,
-                p,
-                is_channel,
-                length,
-                REVERSE,
-            ).to(tl.float32)
+                grad_out, grad_t, grad_p, z, 0, z_t, z_p,
+                place, real, p, is_channel, length, REVERSE,
+            ).to(tl.float32)  # fmt: skip
             d_x += direct * dy
             add_up(dD + one * width + p, tl.sum(dy * x_tile, 0), is_channel, i > 0)
         store_rows(dx, n_heads * width, 1, place, p, is_channel, d_x, length, REVERSE)

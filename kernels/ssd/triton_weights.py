@@ -52,7 +52,7 @@ def weights(
     split = program % n_splits
     group = program // n_splits % n_groups
     b = (program // n_splits // n_groups).to(tl.int64)
-    t, lane = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_P)
+    t = tl.arange(0, BLOCK_T)
     is_n = n < n_states
     x += b * x_b
     grad_out += b * grad_b
@@ -78,18 +78,17 @@ def weights(
     # One sum after the other: registers hold one of a whole tile.
     sums = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     for item in tl.range(0, n_items, disable_licm=True):
-        head, p = first_head + item // n_p, item % n_p * BLOCK_P + lane
-        is_channel, far = p < width, head.to(tl.int64)
-        steps, rate = sizes + far * length, tl.load(A + head)
+        far, p, is_channel, steps, rate = channels_of(
+            item, first_head, n_p, sizes, A, width, length, BLOCK_P
+        )
         place, _, real, logs, segment, _, _ = tile_at(tile, steps, rate, segments, length, BLOCK_T)
-        all_sizes = tl.load(steps + whole, mask=whole < length, other=0)
-        outside = tl.sum(tl.where(whole < tile * BLOCK_T, all_sizes * rate, 0), 0)
+        outside = summed(whole, whole < tile * BLOCK_T, steps, rate, length)
         left = decay_before(logs, segment, before) * tl.exp(outside)
         dy = gated_rows_at(
             grad_out + far * grad_h, grad_t, grad_p, z, far * z_h, z_t, z_p,
             place, real, p, is_channel, length, REVERSE,
         )  # fmt: skip
-        at = ((b * n_parts + part) * n_heads + head) * width * n_states
+        at = ((b * n_parts + part) * n_heads + far) * width * n_states
         at += p[:, None] * n_states + n[None, :]
         h = tl.load(kept + at, mask=is_channel[:, None] & is_n[None, :], other=0)
         sums += left[:, None] * dot(dy, h)
@@ -104,16 +103,15 @@ def weights(
     store_rows(dC + to, n_states, 1, tile * BLOCK_T + t, n, is_n, sums, length, REVERSE)
     sums = tl.zeros([BLOCK_T, BLOCK_N], tl.float32)
     for item in tl.range(0, n_items, disable_licm=True):
-        head, p = first_head + item // n_p, item % n_p * BLOCK_P + lane
-        is_channel, far = p < width, head.to(tl.int64)
-        steps, rate = sizes + far * length, tl.load(A + head)
+        far, p, is_channel, steps, rate = channels_of(
+            item, first_head, n_p, sizes, A, width, length, BLOCK_P
+        )
         place, size, real, _, segment, _, _ = tile_at(tile, steps, rate, segments, length, BLOCK_T)
-        all_sizes = tl.load(steps + whole, mask=whole < length, other=0)
-        behind = tl.sum(tl.where(whole >= (tile + 1) * BLOCK_T, all_sizes * rate, 0), 0)
+        behind = summed(whole, whole >= (tile + 1) * BLOCK_T, steps, rate, length)
         left = tl.exp(behind + later_in_tile(tile, length, steps, rate, length, BLOCK_T))
         left = tl.where(segment == after, size * left, 0)
         x_tile = rows_at(x + far * x_h, x_t, x_p, place, real, p, is_channel, length, REVERSE)
-        at = ((b * n_parts + part) * n_heads + head) * width * n_states
+        at = ((b * n_parts + part) * n_heads + far) * width * n_states
         at += p[:, None] * n_states + n[None, :]
         g = tl.load(slopes + at, mask=is_channel[:, None] & is_n[None, :], other=0)
         sums += left[:, None] * dot(x_tile, g)
@@ -140,15 +138,14 @@ def read(
 
     The sum of ``dy[t] x[j]^T exp(sum of dt A between) dt[j]``, ``t`` by row and ``j`` by column.
     """
-    lane = tl.arange(0, BLOCK_P)
     met = tl.zeros([BLOCK_T, PIECE], tl.float32)
     first = sizes + first_head.to(tl.int64) * length
     _sizes, is_column, other = steps_at(first, segments, column, length)
     end = tl.max(column, 0)
     for item in tl.range(0, n_items, disable_licm=True):
-        head, p = first_head + item // n_p, item % n_p * BLOCK_P + lane
-        is_channel, far = p < width, head.to(tl.int64)
-        steps, rate = sizes + far * length, tl.load(A + head)
+        far, p, is_channel, steps, rate = channels_of(
+            item, first_head, n_p, sizes, A, width, length, BLOCK_P
+        )
         place, _, real, logs, segment, _, _ = tile_at(tile, steps, rate, segments, length, BLOCK_T)
         size = tl.load(steps + column, mask=column < length, other=0)
         dy = gated_rows_at(
@@ -160,9 +157,8 @@ def read(
         is_outside = column[:, None] < tile * BLOCK_T
         inside = is_outside & (column[:, None] > column[None, :])
         apart = tl.sum(tl.where(inside, size[:, None] * rate, 0), 0)
-        all_sizes = tl.load(steps + whole, mask=whole < length, other=0)
         is_between = (whole > end) & (whole < tile * BLOCK_T)
-        apart += tl.sum(tl.where(is_between, all_sizes * rate, 0), 0)
+        apart += summed(whole, is_between, steps, rate, length)
         later = tl.where(place[:, None] > column[None, :], logs[:, None], 0)
         left = tl.exp(apart[None, :] + tl.cumsum(later, 0)) * size[None, :]
         reached = (place[:, None] >= column[None, :]) & (segment[:, None] == other[None, :])
@@ -178,15 +174,14 @@ def written(
     REVERSE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """:func:`read` of outputs in the tile or later, by column, and the tile's inputs, by row."""
-    lane = tl.arange(0, BLOCK_P)
     met = tl.zeros([BLOCK_T, PIECE], tl.float32)
     first = sizes + first_head.to(tl.int64) * length
     _sizes, is_column, other = steps_at(first, segments, column, length)
     start = tl.min(column, 0)
     for item in tl.range(0, n_items, disable_licm=True):
-        head, p = first_head + item // n_p, item % n_p * BLOCK_P + lane
-        is_channel, far = p < width, head.to(tl.int64)
-        steps, rate = sizes + far * length, tl.load(A + head)
+        far, p, is_channel, steps, rate = channels_of(
+            item, first_head, n_p, sizes, A, width, length, BLOCK_P
+        )
         place, size, real, _, segment, _, _ = tile_at(tile, steps, rate, segments, length, BLOCK_T)
         column_size = tl.load(steps + column, mask=column < length, other=0)
         x_tile = rows_at(x + far * x_h, x_t, x_p, place, real, p, is_channel, length, REVERSE)
@@ -196,14 +191,27 @@ def written(
         )  # fmt: skip
         # What lies between: in the tile, behind it, and in the columns.
         apart = later_in_tile(tile, start, steps, rate, length, BLOCK_T)
-        all_sizes = tl.load(steps + whole, mask=whole < length, other=0)
         is_between = (whole >= (tile + 1) * BLOCK_T) & (whole < start)
-        apart += tl.sum(tl.where(is_between, all_sizes * rate, 0), 0)
+        apart += summed(whole, is_between, steps, rate, length)
         later = tl.where(column[None, :] > place[:, None], (column_size * rate)[None, :], 0)
         left = tl.exp(apart[:, None] + tl.cumsum(later, 1)) * size[:, None]
         reached = (column[None, :] >= place[:, None]) & (segment[:, None] == other[None, :])
         met += dot(x_tile, tl.trans(dy)) * tl.where(reached, left, 0)
     return met, is_column
+
+
+@triton.jit
+def channels_of(item, first_head, n_p, sizes, A, width, length, BLOCK_P: tl.constexpr):
+    """Of an item, ``n_p`` of them a head: head, channels, those that are, step sizes, rate."""
+    head, p = first_head + item // n_p, item % n_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    far = head.to(tl.int64)
+    return far, p, p < width, sizes + far * length, tl.load(A + head)
+
+
+@triton.jit
+def summed(whole, wanted, steps, rate, length):
+    """Of a part's positions the logarithms of decays at those that are ``wanted``, summed."""
+    return tl.sum(rate * tl.load(steps + whole, mask=wanted & (whole < length), other=0), 0)
 
 
 @triton.jit
