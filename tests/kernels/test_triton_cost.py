@@ -6,7 +6,7 @@ import torch
 from tests.kernels.conv import problem as conv_problem
 from tests.kernels.linear import problem as linear_problem
 from tests.kernels.selective import problem as selective_problem
-from tests.kernels.traffic import counted
+from tests.kernels.traffic import counted, size
 from tests.kernels.triton import DEVICE
 from tristate.kernels.conv import triton as conv
 from tristate.kernels.linear import triton as linear
@@ -17,10 +17,6 @@ from tristate.kernels.triton.interpreter import interprets
 pytestmark = pytest.mark.skipif(
     not interprets() or DEVICE.type != "cpu", reason="what is counted is what the interpreter does"
 )
-
-
-def size(*tensors):
-    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
 def selective_inputs(dim, dtype=torch.float32):

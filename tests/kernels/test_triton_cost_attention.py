@@ -7,7 +7,7 @@ import torch
 from tests.kernels.attention import problem as attention_problem
 from tests.kernels.delta import problem as delta_problem
 from tests.kernels.time_invariant import coefficients, states
-from tests.kernels.traffic import counted
+from tests.kernels.traffic import counted, size
 from tests.kernels.triton import DEVICE
 from tests.kernels.wkv import problem as wkv_problem
 from tristate.kernels.attention import triton as attention
@@ -19,10 +19,6 @@ from tristate.kernels.triton.interpreter import interprets
 pytestmark = pytest.mark.skipif(
     not interprets() or DEVICE.type != "cpu", reason="what is counted is what the interpreter does"
 )
-
-
-def size(*tensors):
-    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
 def moved(traffic, *once):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.kernels.ssd import problem
-from tests.kernels.traffic import counted
+from tests.kernels.traffic import counted, size
 from tests.kernels.triton import DEVICE
 from tristate.kernels.ssd import triton as ssd
 from tristate.kernels.triton.interpreter import interprets
@@ -13,10 +13,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 FLAGS = (True, 0.0, float("inf"), False)
-
-
-def size(*tensors):
-    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
 def inputs_and_grad(gate):

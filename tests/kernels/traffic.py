@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from torch import Tensor
 
 
 class Traffic:
@@ -40,6 +41,11 @@ class Traffic:
         new = set(addresses.ravel().tolist()) - known
         known |= new
         return new
+
+
+def size(*tensors: Tensor | None) -> int:
+    """Bytes of the tensors that there are."""
+    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
 @contextmanager
